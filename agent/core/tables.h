@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * tables.h -- the immutable facts that judgement works on: providers, credentials, targets, routes.
+ *
+ * Built by config.c from the configuration and the table of known providers, never changed afterwards; a reload builds
+ * new tables and swaps. Everything refers by index. The tables own their strings; whoever holds a reference to the
+ * configuration may keep pointers into them.
+ */
+#ifndef SBX_AGENT_CORE_TABLES_H
+#define SBX_AGENT_CORE_TABLES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/dialect/hub.h"
+
+#define SBX_PROVIDERS_MAX 128
+#define SBX_KEYS_MAX 8            /* credentials of one provider */
+#define SBX_TARGETS_MAX 4096      /* configured ones */
+#define SBX_TARGETS_ADHOC_MAX 256 /* "provider/model" asked for without being configured; the least recently used row is reused */
+#define SBX_ROUTES_MAX 1024
+#define SBX_ROUTE_TARGETS_MAX 16  /* also the most of `targets[]` in a SUBMIT */
+#define SBX_NAME_MAX_BYTES 128    /* provider and route names */
+
+/* Times and counts of one provider's attempts. Defaults: sbx_policy_default(). */
+struct sbx_policy {
+	uint64_t connect_ns;                 /* name resolution, TCP and TLS together */
+	uint64_t first_content_ns;           /* seed and lower bound: until enough answers were seen */
+	uint64_t first_content_max_ns;       /* upper bound of 3 x p99 */
+	uint64_t reasoning_first_content_ns; /* seed and upper bound where the model reasons */
+	uint64_t whole_ns;                   /* a non-streamed answer: lower bound of 3 x p99 of its total */
+	uint64_t reasoning_whole_ns;
+	uint64_t idle_bytes_ns;              /* between bytes, after the first content */
+	uint64_t idle_content_ns;            /* between pieces of content; comments do not feed it */
+	uint64_t after_finish_ns;            /* wait for usage and the end mark once the answer is complete */
+	uint64_t backoff_base_ns, backoff_cap_ns; /* same target: full jitter, doubling */
+	uint64_t wait_short_ns;              /* a Retry-After up to this is waited out once before failing over */
+	uint64_t wait_max_ns;                /* a longer one than this is never waited for: 429 to the client */
+	uint8_t attempts_max;                /* counted attempts of a request, all targets */
+	uint8_t attempts_per_target;
+	bool replay_uncertain;               /* may an attempt that perhaps was carried out be tried elsewhere */
+};
+
+enum sbx_auth { SBX_AUTH_NONE, SBX_AUTH_BEARER, SBX_AUTH_API_KEY /* header api-key */ };
+enum sbx_http { SBX_HTTP_1_1, SBX_HTTP_2, SBX_HTTP_AUTO };
+
+/* A secret in memory of its own: locked, not dumped, wiped on free and in a forked child (agent/keys.h). */
+struct sbx_secret;
+
+struct sbx_credential {
+	uint16_t provider;
+	char *source;              /* "env:OPENAI_API_KEY": what may be shown */
+	char fingerprint[9];       /* 8 hex digits of SHA-256 */
+	struct sbx_secret *secret; /* NULL = the provider wants no key */
+};
+
+struct sbx_provider {
+	char *name;
+	const struct sbx_dialect *dialect;
+	char *base_url;            /* scheme, host, port, path; no trailing slash */
+	char *query;               /* e.g. "api-version=2024-10-21"; NULL = none */
+	enum sbx_auth auth;
+	enum sbx_http http;
+	char *ca_file, *proxy;     /* NULL = the system's bundle; no proxy */
+	bool plaintext;            /* http:// beyond loopback is allowed */
+	struct sbx_quirks quirks;
+	struct sbx_policy policy;
+	uint32_t first_credential, n_credentials; /* n = 0: not usable, key missing */
+};
+
+struct sbx_target {
+	char *name;                /* "provider/model" */
+	uint16_t provider;
+	char *model;               /* as the provider calls it */
+	bool reasoning;
+	int64_t context_tokens;    /* 0 = unknown */
+};
+
+struct sbx_route {
+	char *name;
+	uint32_t target[SBX_ROUTE_TARGETS_MAX];
+	uint32_t n_targets;
+};
+
+struct sbx_tables {
+	struct sbx_provider *provider;     uint32_t n_providers;
+	struct sbx_credential *credential; uint32_t n_credentials;
+	struct sbx_target *target;         uint32_t n_targets;
+	struct sbx_route *route;           uint32_t n_routes;
+};
+
+struct sbx_policy sbx_policy_default(void); /* agent/core/route.c; the numbers and their reasons stand there */
+
+#endif

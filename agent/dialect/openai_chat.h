@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * openai_chat.h -- the dialect of OpenAI's chat completions, as OpenAI and everybody who imitates it speak it.
+ *
+ *   openai_chat.c          the row, and the decoder's outside: which of the three forms an answer has (stream, whole body,
+ *                          error body), framing, completion
+ *   openai_chat_request.c  a request body: what judgement needs of it, and its edits for a target
+ *   openai_chat_answer.c   one JSON object of an answer (chunk or body): choices, deltas, tool calls -> hub events
+ *   openai_chat_usage.c    the usage object, with everybody's additions to it
+ *   provider_error.c       error objects and error bodies
+ *
+ * One decoder serves all of them; what a provider does differently is told apart by what its answer contains, and only
+ * where that cannot decide by a quirk of its row (struct sbx_quirks).
+ *
+ * Order of events: for each wire event first what it means, then WIRE with the payload; END comes behind the WIRE of the
+ * end mark (flag SBX_WIRE_END) or of the whole body. ERROR ends everything and has no WIRE.
+ *
+ * A stream is complete when every choice that appeared, and as many as were asked for, has a finish reason; when [DONE]
+ * comes and every choice that appeared has one (some ignore n); or, for a provider with the no_finish quirk, when [DONE]
+ * comes after a usage. If an event that may have held content could not be read before, ERROR (LOSSY) comes in place of
+ * COMPLETE.
+ */
+#ifndef SBX_DIALECT_OPENAI_CHAT_H
+#define SBX_DIALECT_OPENAI_CHAT_H
+
+#include "agent/dialect/hub.h"
+
+extern const struct sbx_dialect sbx_dialect_openai_chat;
+
+/* ---- between the files of this dialect ---- */
+
+int sbx_openai_chat_read_request(struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_ask *ret_ask, char *why,
+				 size_t why_bytes);
+void sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool stream, const struct sbx_quirks *quirks,
+				   struct sbx_pieces *ret);
+
+/* Reads a usage object. False when it says nothing. */
+bool sbx_openai_chat_read_usage(struct sbx_span usage, const struct sbx_quirks *quirks, struct sbx_usage *ret_usage);
+
+#define SBX_TOOL_CALLS_MAX 1024 /* in all choices of an answer; parallel calls in use are a few dozen */
+
+/* A tool call that has begun. */
+struct sbx_tool_call {
+	uint32_t choice;
+	uint32_t number;    /* within its choice, in order of appearance: what the hub calls index */
+	int64_t key;        /* the provider's index; negative: it gave none */
+	uint64_t id_hash;   /* 0 = came without an id */
+	bool named;         /* its name was given */
+};
+
+/* Where the answer stands, over all its chunks. */
+struct sbx_answer {
+	const struct sbx_decode_opts *opts;
+	sbx_hub_fn *emit;
+	void *arg;
+	struct sbx_buf text;              /* unescaped text of the event being emitted */
+	struct sbx_tool_call *calls;      /* owned */
+	uint32_t n_calls, cap_calls;
+	uint32_t last_call;               /* the one that the last fragment went to: looked at first */
+	uint32_t n_seen, n_finished;      /* choices that appeared; of them, those with a finish reason */
+	uint8_t choice[SBX_CHOICES_MAX];  /* flags CHOICE_* of each */
+	bool usage_seen;
+	bool lost;                        /* something that may have been content could not be placed */
+	bool complete;                    /* set by the decoder: what comes now cannot spoil it any more */
+	bool failed;                      /* an ERROR was emitted: over */
+};
+
+enum { SBX_CHOICE_SEEN = 1, SBX_CHOICE_FINISHED = 2, SBX_CHOICE_CONTENT = 4 };
+enum { SBX_ANSWER_CHUNK, SBX_ANSWER_BODY };
+
+void sbx_answer_init(struct sbx_answer *a, const struct sbx_decode_opts *opts, sbx_hub_fn *emit, void *arg);
+void sbx_answer_fini(struct sbx_answer *a);
+
+/* What one object of an answer turned out to be. */
+struct sbx_answer_step {
+	bool content;     /* it held content */
+	bool meant;       /* some event was emitted for it */
+	bool only_usage;  /* it has a usage, and no choice */
+	bool has_choices; /* a choice at least */
+	bool skip;        /* an error that came too late to matter: not to be passed on */
+};
+
+/* sbx_answer_read() -- emits what one object means, but for LIFECYCLE, COMPLETE, WIRE and END.
+ *  root        checked JSON, an object
+ *  form        CHUNK or BODY
+ *  error_type  the SSE event said that this is an error
+ * After a failure (a->failed) nothing more is to be emitted. */
+void sbx_answer_read(struct sbx_answer *a, struct sbx_span root, int form, bool error_type, struct sbx_answer_step *ret_step);
+void sbx_answer_fail(struct sbx_answer *a, const struct sbx_provider_error *error);
+
+#endif

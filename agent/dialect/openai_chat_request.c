@@ -1,0 +1,336 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * openai_chat_request.c -- a chat request: what judgement needs of it, and the same bytes edited for a target.
+ *
+ * The body is never rebuilt. Reading notes where the few members lie that a target changes; writing cuts the body at those
+ * places and puts other text there. Everything else, known or not, goes out as it came: spelling of numbers, order of
+ * members, white space.
+ *
+ * Only members that are used here have their types checked; the rest is between the client and the provider.
+ */
+#include "agent/dialect/openai_chat.h"
+
+#include <assert.h>
+#include <stdio.h>
+
+#include <signalbox/errors.h>
+
+#define EDITS_MAX 4 /* new members at the front, model, stream, stream_options (or a member of it) */
+
+/* ==== reading ==== */
+
+static int
+refuse(char *why, size_t why_bytes, const char *member, const char *rule)
+{
+	(void)snprintf(why, why_bytes, "%s %s", member, rule);
+	return -SBX_ESYNTAX;
+}
+
+static bool
+is_null(struct sbx_span value)
+{
+	return sbx_json_type(value) == SBX_JSON_NULL;
+}
+
+static bool
+get_bool(struct sbx_span object, const char *name, bool *ret_bool)
+{
+	struct sbx_span value;
+	return sbx_json_get(object, name, &value) && sbx_json_bool(value, ret_bool);
+}
+
+static bool
+get_is(struct sbx_span object, const char *name, const char *want)
+{
+	struct sbx_span value;
+	return sbx_json_get(object, name, &value) && sbx_json_string_eq(value, want);
+}
+
+static bool
+has_image(struct sbx_span messages)
+{
+	struct sbx_json_iter it = sbx_json_array_iter(messages), parts;
+	struct sbx_span message, content, part;
+	while (sbx_json_array_next(&it, &message)) {
+		if (!sbx_json_get(message, "content", &content))
+			continue;
+		parts = sbx_json_array_iter(content);
+		while (sbx_json_array_next(&parts, &part))
+			if (get_is(part, "type", "image_url"))
+				return true;
+	}
+	return false;
+}
+
+/* The ways in which a request says that it wants no reasoning; each provider knows one of them. */
+static bool
+turns_reasoning_off(struct sbx_span name, struct sbx_span value)
+{
+	bool on = true;
+	if (sbx_json_string_eq(name, "reasoning_effort"))
+		return sbx_json_string_eq(value, "none");
+	if (sbx_json_string_eq(name, "thinking"))
+		return get_is(value, "type", "disabled");
+	if (sbx_json_string_eq(name, "reasoning"))
+		return get_is(value, "effort", "none") || (get_bool(value, "enabled", &on) && !on);
+	if (sbx_json_string_eq(name, "enable_thinking"))
+		return sbx_json_bool(value, &on) && !on;
+	if (sbx_json_string_eq(name, "chat_template_kwargs"))
+		return (get_bool(value, "enable_thinking", &on) || get_bool(value, "thinking", &on)) && !on;
+	return false;
+}
+
+static int
+read_stream_options(struct sbx_span value, struct sbx_ask *ask, char *why, size_t why_bytes)
+{
+	ask->stream_options = value;
+	if (is_null(value))
+		return 0;
+	if (sbx_json_type(value) != SBX_JSON_OBJECT)
+		return refuse(why, why_bytes, "stream_options", "must be an object");
+	struct sbx_span include;
+	if (!sbx_json_get(value, "include_usage", &include))
+		return 0;
+	ask->include_usage = include;
+	if (!sbx_json_bool(include, &ask->body_include_usage) && !is_null(include))
+		return refuse(why, why_bytes, "stream_options.include_usage", "must be true or false");
+	return 0;
+}
+
+static int
+read_limit(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, char *why, size_t why_bytes)
+{
+	int64_t limit;
+	if (is_null(value))
+		return 0;
+	if (!sbx_json_int64(value, &limit) || limit < 0) {
+		char member[32];
+		(void)sbx_json_string_fmt(name, member, sizeof member);
+		return refuse(why, why_bytes, member, "must be a whole number");
+	}
+	if (limit > ask->max_tokens) /* both given: the larger is what it may cost */
+		ask->max_tokens = limit;
+	return 0;
+}
+
+static int
+read_member(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, struct sbx_span *messages, char *why,
+	    size_t why_bytes)
+{
+	if (sbx_json_string_eq(name, "model")) {
+		if (sbx_json_type(value) != SBX_JSON_STRING || value.n == 2)
+			return refuse(why, why_bytes, "model", "must be a string that is not empty");
+		ask->model = value;
+	} else if (sbx_json_string_eq(name, "messages")) {
+		*messages = value;
+	} else if (sbx_json_string_eq(name, "stream")) {
+		ask->stream = value;
+		if (!sbx_json_bool(value, &ask->body_stream) && !is_null(value))
+			return refuse(why, why_bytes, "stream", "must be true or false");
+	} else if (sbx_json_string_eq(name, "stream_options")) {
+		return read_stream_options(value, ask, why, why_bytes);
+	} else if (sbx_json_string_eq(name, "n")) {
+		int64_t n = 1;
+		if (!is_null(value) && (!sbx_json_int64(value, &n) || n < 1 || n > SBX_CHOICES_MAX))
+			return refuse(why, why_bytes, "n", "must be a whole number from 1 to 128");
+		ask->choices = (uint32_t)n;
+	} else if (sbx_json_string_eq(name, "max_tokens") || sbx_json_string_eq(name, "max_completion_tokens")) {
+		return read_limit(name, value, ask, why, why_bytes);
+	} else if (sbx_json_string_eq(name, "tools") || sbx_json_string_eq(name, "functions")) {
+		struct sbx_json_iter it = sbx_json_array_iter(value);
+		struct sbx_span tool;
+		ask->has_tools |= sbx_json_array_next(&it, &tool);
+	} else if (sbx_json_string_eq(name, "response_format")) {
+		ask->has_json_schema = get_is(value, "type", "json_schema");
+	} else {
+		ask->reasoning_off |= turns_reasoning_off(name, value);
+	}
+	return 0;
+}
+
+int
+sbx_openai_chat_read_request(struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_ask *ret_ask, char *why,
+			     size_t why_bytes)
+{
+	struct sbx_ask ask = {.body = body, .choices = 1, .max_tokens = -1};
+	struct sbx_span root, messages = {NULL, 0}, name, value;
+	struct sbx_json_error error;
+
+	if (sbx_json_check(body.at, body.n, scratch, &error)) {
+		(void)snprintf(why, why_bytes, "body: %s, line %u, byte %zu", error.what, (unsigned)error.line, error.offset);
+		return -SBX_ESYNTAX;
+	}
+	root = sbx_json_root(body.at, body.n);
+	if (sbx_json_type(root) != SBX_JSON_OBJECT)
+		return refuse(why, why_bytes, "body", "must be a JSON object");
+	struct sbx_json_iter it = sbx_json_object_iter(root);
+	while (sbx_json_object_next(&it, &name, &value)) {
+		int rc = read_member(name, value, &ask, &messages, why, why_bytes);
+		if (rc)
+			return rc;
+	}
+	it = sbx_json_array_iter(messages);
+	if (!sbx_json_array_next(&it, &value))
+		return refuse(why, why_bytes, "messages", messages.n ? "must be a list that is not empty" : "is missing");
+	ask.has_images = has_image(messages);
+	*ret_ask = ask;
+	return 0;
+}
+
+/* ==== writing ==== */
+
+/* Other text in the place of some bytes of the body. */
+struct edit {
+	const char *at;          /* where in the body */
+	size_t drop_bytes;
+	struct sbx_span insert;
+};
+
+struct edits {
+	struct edit edit[EDITS_MAX];
+	size_t n;
+};
+
+/* Keeps them in order of place. */
+static void
+add_edit(struct edits *edits, const char *at, size_t drop_bytes, struct sbx_span insert)
+{
+	size_t i = edits->n++;
+	assert(edits->n <= EDITS_MAX);
+	for (; i > 0 && edits->edit[i - 1].at > at; i--)
+		edits->edit[i] = edits->edit[i - 1];
+	edits->edit[i] = (struct edit){at, drop_bytes, insert};
+}
+
+static bool
+is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+/* Takes a member out, with its name and one comma; it is known not to be the only one of its object. */
+static void
+drop_member(struct edits *edits, struct sbx_span value)
+{
+	const char *from = value.at, *to = value.at + value.n;
+	while (*--from != '"') /* the name's closing quote */
+		;
+	while (*--from != '"') /* and its opening one: no name that is dropped has a quote in it */
+		;
+	while (is_space(*to))
+		to++;
+	if (*to == ',') {
+		to++;
+	} else {
+		while (*--from != ',')
+			;
+		to = value.at + value.n;
+	}
+	add_edit(edits, from, (size_t)(to - from), (struct sbx_span){NULL, 0});
+}
+
+static void
+add_text(struct sbx_pieces *p, size_t *n, const char *bytes, size_t bytes_n)
+{
+	assert(bytes_n <= sizeof p->text - *n);
+	memcpy(p->text + *n, bytes, bytes_n);
+	*n += bytes_n;
+}
+
+/* The model's name as JSON. A byte that no model's name has becomes '?', and the provider answers that it knows none such. */
+static void
+add_model(struct sbx_pieces *p, size_t *n, const char *model)
+{
+	size_t model_n = strlen(model);
+	assert(model_n <= SBX_MODEL_MAX_BYTES);
+	add_text(p, n, "\"", 1);
+	for (size_t i = 0; i < model_n; i++) {
+		char c = model[i];
+		if (c == '"' || c == '\\')
+			add_text(p, n, "\\", 1);
+		add_text(p, n, (unsigned char)c < 0x20 || (unsigned char)c >= 0x7f ? "?" : &c, 1);
+	}
+	add_text(p, n, "\"", 1);
+}
+
+#define INCLUDE_USAGE "\"include_usage\":true"
+
+/* stream_options for a stream: usage is always wanted. True when the member is absent and must be added. */
+static bool
+ask_for_usage(const struct sbx_ask *ask, struct edits *edits)
+{
+	if (ask->include_usage.n) {
+		if (!ask->body_include_usage)
+			add_edit(edits, ask->include_usage.at, ask->include_usage.n, SBX_SPAN("true"));
+		return false;
+	}
+	if (sbx_json_type(ask->stream_options) == SBX_JSON_NULL) {
+		add_edit(edits, ask->stream_options.at, ask->stream_options.n, SBX_SPAN("{" INCLUDE_USAGE "}"));
+		return false;
+	}
+	if (ask->stream_options.n) {
+		struct sbx_json_iter it = sbx_json_object_iter(ask->stream_options);
+		struct sbx_span name, value;
+		bool empty = !sbx_json_object_next(&it, &name, &value);
+		add_edit(edits, ask->stream_options.at + 1, 0, empty ? SBX_SPAN(INCLUDE_USAGE) : SBX_SPAN(INCLUDE_USAGE ","));
+		return false;
+	}
+	return true;
+}
+
+static void
+add_piece(struct sbx_pieces *p, const char *at, size_t n)
+{
+	if (n == 0)
+		return;
+	assert(p->n < SBX_PIECES_MAX);
+	p->piece[p->n++] = (struct sbx_span){at, n};
+	p->bytes += n;
+}
+
+void
+sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool stream, const struct sbx_quirks *quirks,
+			      struct sbx_pieces *ret)
+{
+	struct edits edits = {.n = 0};
+	size_t text_n = 0;
+	struct sbx_span root = sbx_json_root(ask->body.at, ask->body.n);
+
+	ret->n = 0;
+	ret->bytes = 0;
+	size_t front = 0; /* new members go to the front, where a comma behind them is right: `messages` always follows */
+	if (ask->model.n) {
+		add_model(ret, &text_n, model);
+		add_edit(&edits, ask->model.at, ask->model.n, (struct sbx_span){ret->text, text_n});
+		front = text_n;
+	} else {
+		add_text(ret, &text_n, "\"model\":", 8);
+		add_model(ret, &text_n, model);
+		add_text(ret, &text_n, ",", 1);
+	}
+	if (stream && !ask->body_stream) {
+		if (ask->stream.n)
+			add_edit(&edits, ask->stream.at, ask->stream.n, SBX_SPAN("true"));
+		else
+			add_text(ret, &text_n, "\"stream\":true,", 14);
+	}
+	if (!stream && ask->body_stream)
+		add_edit(&edits, ask->stream.at, ask->stream.n, SBX_SPAN("false"));
+	if (stream && !quirks->no_stream_options) {
+		static const char options[] = "\"stream_options\":{" INCLUDE_USAGE "},";
+		if (ask_for_usage(ask, &edits))
+			add_text(ret, &text_n, options, sizeof options - 1);
+	} else if (ask->stream_options.n) { /* without a stream everybody refuses them */
+		drop_member(&edits, ask->stream_options);
+	}
+	if (text_n > front)
+		add_edit(&edits, root.at + 1, 0, (struct sbx_span){ret->text + front, text_n - front});
+
+	const char *at = ask->body.at, *end = ask->body.at + ask->body.n;
+	for (size_t i = 0; i < edits.n; i++) {
+		add_piece(ret, at, (size_t)(edits.edit[i].at - at));
+		add_piece(ret, edits.edit[i].insert.at, edits.edit[i].insert.n);
+		at = edits.edit[i].at + edits.edit[i].drop_bytes;
+	}
+	add_piece(ret, at, (size_t)(end - at));
+}

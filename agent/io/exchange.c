@@ -1,0 +1,823 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* exchange.c -- see exchange.h. From top to bottom: legs, what a leg reports, effects, the client's side. */
+#include "agent/io/exchange.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "agent/io/ending.h"
+#include "agent/keys.h"
+#include "agent/log.h"
+
+#define EXCHANGE_MAGIC 0xe8c4a6e1u
+#define LEG_MAGIC 0x1e65a6e1u
+#define DRAIN_NS 2000000000ull /* after the end mark, the connection gets so long to end its answer in order and be kept */
+
+/* One running attempt: the call and the decoder of its answer. */
+struct sbx_leg {
+	uint32_t magic;
+	uint8_t attempt;                    /* number within the request */
+	bool dead;                          /* freed at the end of the turn */
+	bool paused;
+	bool all_sent;                      /* libcurl needs the request's bytes no more */
+	struct sbx_agent *agent;
+	struct sbx_exchange *ex;            /* NULL: the request has what it wanted, only the connection is being drained */
+	struct sbx_call *call;              /* NULL once it ended */
+	struct sbx_decoder *decoder;
+	const struct sbx_dialect *dialect;
+	struct sbx_world *world;            /* one reference: the lane lives as long as the call */
+	const struct sbx_call_end *call_end; /* during on_end */
+	struct sbx_leg *next, **link;       /* in its request's list, or in the agent's of drained ones */
+	struct sbx_leg *next_dead;
+	struct sbx_timer drain;
+	uint32_t malformed_told;
+	struct sbx_pieces pieces;
+};
+
+static void step(struct sbx_exchange *ex, const struct sbx_req_event *ev);
+
+/* ---- legs ---- */
+
+static void
+leg_link(struct sbx_leg *leg, struct sbx_leg **head)
+{
+	leg->next = *head;
+	if (leg->next)
+		leg->next->link = &leg->next;
+	leg->link = head;
+	*head = leg;
+}
+
+static void
+leg_unlink(struct sbx_leg *leg)
+{
+	*leg->link = leg->next;
+	if (leg->next)
+		leg->next->link = leg->link;
+}
+
+static void
+leg_die(struct sbx_leg *leg)
+{
+	if (leg->dead)
+		return;
+	leg_unlink(leg);
+	leg->dead = true;
+	if (leg->call)
+		sbx_call_abort(leg->call);
+	leg->call = NULL;
+	sbx_timer_cancel(&leg->agent->timers, &leg->drain);
+	leg->next_dead = leg->agent->dead_legs;
+	leg->agent->dead_legs = leg;
+}
+
+static void
+on_drain_timeout(void *arg, uint64_t now_ns)
+{
+	(void)now_ns;
+	leg_die(arg);
+}
+
+/* Part a leg from its request. drain: the answer is complete; let the connection come to its orderly end. */
+static void
+leg_detach(struct sbx_leg *leg, bool drain)
+{
+	struct sbx_exchange *ex = leg->ex;
+	if (!ex)
+		return;
+	leg->ex = NULL;
+	ex->agent->count.events_malformed += leg->dialect->decoder_malformed(leg->decoder);
+	if (drain && leg->call && leg->all_sent) {
+		leg_unlink(leg);
+		leg_link(leg, &leg->agent->drained_legs);
+		sbx_call_pause(leg->call, false);
+		sbx_timer_arm(&leg->agent->timers, &leg->drain, sbx_loop_now_ns(leg->agent->loop) + DRAIN_NS);
+	} else {
+		leg_die(leg);
+	}
+}
+
+static struct sbx_leg *
+leg_of(struct sbx_exchange *ex, uint8_t attempt)
+{
+	struct sbx_leg *leg = ex->leg;
+	while (leg && leg->attempt != attempt)
+		leg = leg->next;
+	return leg;
+}
+
+static void
+leg_free(struct sbx_leg *leg)
+{
+	leg->dialect->decoder_free(leg->decoder);
+	sbx_world_put(leg->world);
+	leg->magic = 0;
+	free(leg);
+}
+
+/* ---- what a leg reports ---- */
+
+static char *
+copy_text(const char *text, size_t n, size_t max_bytes)
+{
+	if (n > max_bytes)
+		n = max_bytes;
+	char *copy = malloc(n + 1);
+	if (copy) {
+		memcpy(copy, text, n);
+		copy[n] = 0;
+	}
+	return copy;
+}
+
+static void
+redact(char *text, size_t size)
+{
+	text[sbx_redact(text, strnlen(text, size - 1))] = 0;
+}
+
+static void
+note_error(struct sbx_note_of_attempt *note, const struct sbx_provider_error *error)
+{
+	if (!note->error)
+		note->error = malloc(sizeof *note->error);
+	if (!note->error)
+		return; /* the class is told all the same */
+	*note->error = *error;
+	redact(note->error->type, sizeof note->error->type);
+	redact(note->error->code, sizeof note->error->code);
+	redact(note->error->param, sizeof note->error->param);
+	redact(note->error->message, sizeof note->error->message);
+}
+
+static void
+note_call_end(struct sbx_note_of_attempt *note, const struct sbx_call_end *end)
+{
+	note->connection = end->connection;
+	if (end->message[0] && !note->message) {
+		note->message = copy_text(end->message, strlen(end->message), SBX_MESSAGE_MAX_BYTES);
+		if (note->message)
+			redact(note->message, strlen(note->message) + 1);
+	}
+}
+
+static void
+log_attempt(const struct sbx_exchange *ex, uint8_t attempt)
+{
+	const struct sbx_attempt *a = &ex->req.attempt[attempt];
+	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
+	const struct sbx_note_of_attempt *note = &ex->note[attempt];
+	sbx_log(a->class == SBX_CLASS_OK ? SBX_LOG_DEBUG : SBX_LOG_INFO, "attempt", SBX_STR("target", t ? t->name : NULL),
+	        SBX_STR("class", sbx_class_name(a->class)), SBX_INT("status", a->status), SBX_NS("took", a->ended_ns - a->started_ns),
+	        SBX_STR("connection", note->message));
+}
+
+/* Each attempt is counted and told once, when it has ended; more than one can end in a step. */
+static void
+tell_ended(struct sbx_exchange *ex)
+{
+	for (uint8_t i = 0; i < ex->req.n_attempts && i < ex->n_notes; i++)
+		if (ex->req.attempt[i].state == SBX_ATT_ENDED && !(ex->told & 1u << i)) {
+			ex->told |= 1u << i;
+			ex->agent->count.attempts_failed += ex->req.attempt[i].class != SBX_CLASS_OK;
+			log_attempt(ex, i);
+		}
+}
+
+/* The attempt is over as far as the request is concerned. */
+static void
+leg_ended(struct sbx_leg *leg, enum sbx_transport transport, bool complete, bool drain)
+{
+	struct sbx_exchange *ex = leg->ex;
+	uint8_t attempt = leg->attempt;
+	const struct sbx_attempt *a = &ex->req.attempt[attempt];
+	struct sbx_note_of_attempt *note = &ex->note[attempt];
+	const struct sbx_call_end *call_end = leg->call_end;
+	struct sbx_end end = {
+		.transport = transport,
+		.sent = a->sent_ns != 0,
+		.got_bytes = a->last_bytes_ns != 0,
+		.got_content = a->first_content_ns != 0,
+		.complete = complete || a->complete,
+		.committed = ex->req.state == SBX_REQ_COMMITTED,
+		.retry_after_ns = -1,
+		.error = note->error,
+	};
+	if (call_end) {
+		end.sent |= call_end->sent;
+		end.got_bytes |= call_end->got_bytes;
+		end.status = call_end->status;
+		end.retry_after_ns = sbx_retry_after_ns(call_end->retry, (int64_t)time(NULL));
+		end.told_no_retry = call_end->retry->told_no_retry;
+	} else {
+		end.status = note->error ? note->error->status : 200;
+	}
+	if (note->error && note->error->retry_after_ns > end.retry_after_ns)
+		end.retry_after_ns = note->error->retry_after_ns;
+	leg_detach(leg, drain);
+	struct sbx_req_event ev = { .kind = SBX_REQ_EV_ENDED, .attempt = attempt, .end = &end };
+	step(ex, &ev);
+}
+
+static void
+on_content(struct sbx_leg *leg, const struct sbx_hub_event *ev)
+{
+	struct sbx_exchange *ex = leg->ex;
+	uint64_t now_ns = sbx_loop_now_ns(ex->agent->loop);
+	if (ex->req.attempt[leg->attempt].first_content_ns) {
+		sbx_request_on_content(&ex->req, leg->attempt, now_ns);
+	} else {
+		struct sbx_req_event first = { .kind = SBX_REQ_EV_CONTENT, .attempt = leg->attempt };
+		step(ex, &first);
+		if (!leg->ex)
+			return;
+	}
+	if (!ex->data)
+		sbx_outbox_event(&ex->out, ev);
+}
+
+/* The payload as the client of the dialect gets it. The end mark is not passed on: we say it, once we know it to be true. */
+static void
+on_wire(struct sbx_leg *leg, const struct sbx_hub_event *ev)
+{
+	struct sbx_exchange *ex = leg->ex;
+	if (!ex->data || ev->flags & (SBX_WIRE_UNASKED | SBX_WIRE_END | SBX_WIRE_MALFORMED))
+		return;
+	if (ex->req.stream && !(ev->flags & SBX_WIRE_WHOLE))
+		sbx_outbox_data(&ex->out, SBX_SPAN("data: "), ev->text, SBX_SPAN("\n\n"));
+	else
+		sbx_outbox_data(&ex->out, SBX_SPAN(""), ev->text, SBX_SPAN(""));
+}
+
+static void
+on_hub_event(void *arg, const struct sbx_hub_event *ev)
+{
+	struct sbx_leg *leg = arg;
+	struct sbx_exchange *ex = leg->ex;
+	assert(leg->magic == LEG_MAGIC);
+	if (!ex)
+		return; /* what comes after the end concerns nobody */
+	struct sbx_note_of_attempt *note = &ex->note[leg->attempt];
+	switch (ev->kind) {
+	case SBX_HUB_LIFECYCLE:
+		sbx_request_on_bytes(&ex->req, leg->attempt, sbx_loop_now_ns(ex->agent->loop));
+		break;
+	case SBX_HUB_TEXT:
+	case SBX_HUB_REASONING:
+	case SBX_HUB_REFUSAL:
+	case SBX_HUB_TOOL_CALL:
+		on_content(leg, ev);
+		break;
+	case SBX_HUB_USAGE:
+		note->usage = *ev->usage;
+		free(note->usage_raw);
+		note->usage_raw = ev->usage_raw.n <= SBX_USAGE_RAW_MAX_BYTES ? copy_text(ev->usage_raw.at, ev->usage_raw.n, ev->usage_raw.n) : NULL;
+		break;
+	case SBX_HUB_FINISH:
+		if (ev->choice == 0 || note->finish == SBX_FINISH_NONE)
+			note->finish = ev->finish;
+		if (!ex->data)
+			sbx_outbox_event(&ex->out, ev);
+		break;
+	case SBX_HUB_COMPLETE: {
+		struct sbx_req_event complete = { .kind = SBX_REQ_EV_COMPLETE, .attempt = leg->attempt };
+		step(ex, &complete);
+		break;
+	}
+	case SBX_HUB_ERROR:
+		note_error(note, ev->error);
+		leg_ended(leg, SBX_TRANSPORT_OK, false, false);
+		break;
+	case SBX_HUB_END:
+		/* The end of a whole body comes with the end of the call, which knows more. */
+		if (!leg->call_end)
+			leg_ended(leg, SBX_TRANSPORT_OK, ex->req.attempt[leg->attempt].complete, true);
+		break;
+	case SBX_HUB_WIRE:
+		on_wire(leg, ev);
+		break;
+	}
+}
+
+static void
+on_call_connected(void *arg)
+{
+	struct sbx_leg *leg = arg;
+	if (!leg->ex)
+		return;
+	struct sbx_req_event ev = { .kind = SBX_REQ_EV_CONNECTED, .attempt = leg->attempt };
+	step(leg->ex, &ev);
+}
+
+static void
+on_call_sent(void *arg)
+{
+	struct sbx_leg *leg = arg;
+	leg->all_sent = true;
+	if (!leg->ex)
+		return;
+	struct sbx_req_event ev = { .kind = SBX_REQ_EV_SENT, .attempt = leg->attempt };
+	step(leg->ex, &ev);
+}
+
+static void
+on_call_head(void *arg, int status, const char *content_type)
+{
+	struct sbx_leg *leg = arg;
+	if (!leg->ex)
+		return;
+	leg->dialect->decoder_head(leg->decoder, status, content_type);
+	sbx_request_on_bytes(&leg->ex->req, leg->attempt, sbx_loop_now_ns(leg->agent->loop));
+}
+
+/* A client that does not take what it asked for stops its provider's stream, and nobody else's. */
+static void
+set_paused(struct sbx_leg *leg, bool paused)
+{
+	if (leg->paused == paused || !leg->call)
+		return;
+	leg->paused = paused;
+	if (paused)
+		leg->agent->count.credit_stalls++;
+	else
+		sbx_request_on_content(&leg->ex->req, leg->attempt, sbx_loop_now_ns(leg->agent->loop)); /* the silence was ours */
+	sbx_call_pause(leg->call, paused);
+}
+
+static void
+on_call_body(void *arg, const char *bytes, size_t n)
+{
+	struct sbx_leg *leg = arg;
+	if (!leg->ex)
+		return;
+	sbx_request_on_bytes(&leg->ex->req, leg->attempt, sbx_loop_now_ns(leg->agent->loop));
+	leg->dialect->decoder_feed(leg->decoder, bytes, n);
+	struct sbx_exchange *ex = leg->ex;
+	if (!ex)
+		return;
+	if (ex->out.failed)
+		sbx_exchange_cancel(ex, SBX_CODE_INTERNAL);
+	else if (ex->out.open && sbx_outbox_waiting(&ex->out))
+		set_paused(leg, true);
+}
+
+static void
+on_call_end(void *arg, const struct sbx_call_end *end)
+{
+	struct sbx_leg *leg = arg;
+	leg->call = NULL; /* gone after this */
+	if (!leg->ex) {
+		leg_die(leg);
+		return;
+	}
+	leg->call_end = end;
+	note_call_end(&leg->ex->note[leg->attempt], end);
+	if (end->transport == SBX_TRANSPORT_OK)
+		leg->dialect->decoder_end(leg->decoder);
+	if (leg->ex)
+		leg_ended(leg, end->transport, false, false);
+	leg->call_end = NULL;
+}
+
+static const struct sbx_call_ops call_ops = { on_call_connected, on_call_sent, on_call_head, on_call_body, on_call_end };
+
+/* ---- effects ---- */
+
+static int
+add_note(struct sbx_exchange *ex, uint8_t attempt)
+{
+	struct sbx_note_of_attempt *note = realloc(ex->note, (attempt + 1u) * sizeof *note);
+	if (!note)
+		return -SBX_ENOMEM;
+	ex->note = note;
+	for (; ex->n_notes <= attempt; ex->n_notes++)
+		note[ex->n_notes] = (struct sbx_note_of_attempt){ .usage = SBX_USAGE_NONE, .connection = -1 };
+	return 0;
+}
+
+static int
+leg_start(struct sbx_exchange *ex, uint8_t attempt)
+{
+	const struct sbx_attempt *a = &ex->req.attempt[attempt];
+	const struct sbx_provider *p = &ex->world->config->tables.provider[a->provider];
+	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
+	struct sbx_decode_opts opts = {
+		.quirks = p->quirks,
+		.choices = ex->ask.choices,
+		.stream = ex->req.stream,
+		.want_text = !ex->data,
+		.drop_usage = !ex->client_usage,
+	};
+	int rc = -SBX_ENOMEM;
+	struct sbx_leg *leg = calloc(1, sizeof *leg);
+	if (!leg)
+		return rc;
+	leg->magic = LEG_MAGIC;
+	leg->attempt = attempt;
+	leg->agent = ex->agent;
+	leg->dialect = p->dialect;
+	leg->drain = (struct sbx_timer){ .fire = on_drain_timeout, .arg = leg };
+	leg->decoder = p->dialect->decoder_new(&opts, &ex->agent->scratch, on_hub_event, leg);
+	if (!leg->decoder)
+		goto fail;
+	p->dialect->write_request(&ex->ask, t->model, ex->req.stream, &p->quirks, &leg->pieces);
+	assert(a->credential != UINT32_MAX); /* config gives every usable provider a credential, if only one without a secret */
+	rc = sbx_call_start(ex->world->lane[a->credential], &leg->pieces, ex->req.stream, ex->idempotency_key, &call_ops, leg, &leg->call);
+	if (rc)
+		goto fail;
+	leg->world = sbx_world_get(ex->world);
+	leg->ex = ex;
+	leg_link(leg, &ex->leg);
+	ex->agent->count.attempts++;
+	return 0;
+fail:
+	p->dialect->decoder_free(leg->decoder);
+	free(leg);
+	return rc;
+}
+
+static void
+start_attempt(struct sbx_exchange *ex, uint8_t attempt)
+{
+	if (add_note(ex, attempt)) { /* not even room to remember it: the whole request is given up */
+		sbx_exchange_cancel(ex, SBX_CODE_INTERNAL);
+		return;
+	}
+	if (leg_start(ex, attempt) == 0)
+		return;
+	struct sbx_end end = { .transport = SBX_TRANSPORT_LOCAL, .retry_after_ns = -1 };
+	struct sbx_req_event ev = { .kind = SBX_REQ_EV_ENDED, .attempt = attempt, .end = &end };
+	step(ex, &ev);
+}
+
+/* The last frame is out, or nobody waits for it: the exchange is over. */
+static void
+finish_when_flushed(struct sbx_exchange *ex)
+{
+	if (ex->dead || !sbx_request_ended(&ex->req) || (ex->session && sbx_outbox_waiting(&ex->out)))
+		return;
+	ex->dead = true;
+	sbx_timer_cancel(&ex->agent->timers, &ex->timer);
+	if (ex->session)
+		sbx_session_forget(ex->session, ex);
+	ex->session = NULL;
+	ex->next_dead = ex->agent->dead_exchanges;
+	ex->agent->dead_exchanges = ex;
+}
+
+static void
+end_ok(struct sbx_exchange *ex, uint8_t attempt)
+{
+	ex->agent->count.requests_ok++;
+	if (ex->req.attempt[attempt].candidate != 0)
+		ex->agent->count.failovers++;
+	if (ex->data && ex->req.stream)
+		sbx_outbox_data(&ex->out, SBX_SPAN(""), SBX_SPAN("data: [DONE]\n\n"), SBX_SPAN(""));
+	if (ex->session) {
+		sbx_ending_done(ex, attempt, sbx_loop_now_ns(ex->agent->loop));
+		sbx_outbox_last(&ex->out);
+	}
+}
+
+static void
+end_error(struct sbx_exchange *ex, const struct sbx_effect *fx)
+{
+	struct sbx_counters *count = &ex->agent->count;
+	if (fx->code == SBX_CODE_CANCELLED)
+		count->requests_cancelled++;
+	else if (fx->code == SBX_CODE_DRAINING)
+		count->requests_lost++;
+	else
+		count->requests_failed++;
+	if (ex->session) {
+		sbx_ending_error(ex, fx, sbx_loop_now_ns(ex->agent->loop));
+		sbx_outbox_last(&ex->out);
+	}
+}
+
+static void
+reset(struct sbx_exchange *ex, uint8_t attempt)
+{
+	struct sbx_packer p;
+	sbx_outbox_drop(&ex->out);
+	ex->agent->count.resets++;
+	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_RESET, ex->id, 1);
+	sbx_pack_uint(&p, "attempt", attempt);
+	if (sbx_frame_end(&p))
+		ex->out.failed = true;
+	else
+		sbx_outbox_now(&ex->out);
+}
+
+static void
+commit(struct sbx_exchange *ex, uint8_t attempt)
+{
+	const struct sbx_target *t = sbx_router_target(&ex->world->router, ex->req.attempt[attempt].target);
+	sbx_outbox_target(&ex->out, t ? t->name : "", attempt);
+	sbx_outbox_open(&ex->out);
+}
+
+static void
+carry_out(struct sbx_exchange *ex, const struct sbx_effect *fx)
+{
+	struct sbx_leg *leg;
+	switch (fx->kind) {
+	case SBX_FX_START:
+		start_attempt(ex, fx->attempt);
+		break;
+	case SBX_FX_ABORT:
+		if ((leg = leg_of(ex, fx->attempt)))
+			leg_detach(leg, false);
+		break;
+	case SBX_FX_COMMIT:
+		commit(ex, fx->attempt);
+		break;
+	case SBX_FX_DROP:
+		sbx_outbox_drop(&ex->out);
+		break;
+	case SBX_FX_RESET:
+		reset(ex, fx->attempt);
+		break;
+	case SBX_FX_END_OK:
+		end_ok(ex, fx->attempt);
+		break;
+	case SBX_FX_END_ERROR:
+		end_error(ex, fx);
+		break;
+	}
+}
+
+/* The lazy timer: it may be early, never late. Once the request has ended, it bounds how long its last frames wait. */
+static void
+arm_timer(struct sbx_exchange *ex)
+{
+	uint64_t at = sbx_request_ended(&ex->req) ? ex->req.deadline_ns : sbx_request_wake_ns(&ex->req);
+	if (!ex->timer.place || at < ex->timer.at_ns)
+		sbx_timer_arm(&ex->agent->timers, &ex->timer, at);
+}
+
+static void
+step(struct sbx_exchange *ex, const struct sbx_req_event *ev)
+{
+	struct sbx_effects fx = { 0 };
+	sbx_request_step(&ex->req, &ex->world->judge, ev, sbx_loop_now_ns(ex->agent->loop), &fx);
+	tell_ended(ex);
+	for (uint32_t i = 0; i < fx.n; i++)
+		carry_out(ex, &fx.fx[i]);
+	if (sbx_request_ended(&ex->req))
+		finish_when_flushed(ex);
+	if (!ex->dead)
+		arm_timer(ex);
+}
+
+static void
+on_timer(void *arg, uint64_t now_ns)
+{
+	struct sbx_exchange *ex = arg;
+	assert(ex->magic == EXCHANGE_MAGIC);
+	if (sbx_request_ended(&ex->req)) {
+		/* The client has not taken its answer within the deadline: it gets the error instead of the rest. */
+		if (now_ns >= ex->req.deadline_ns) {
+			struct sbx_effect late = { .kind = SBX_FX_END_ERROR, .attempt = SBX_ATTEMPTS_MAX, .code = SBX_CODE_TIMEOUT,
+				                   .status = sbx_code_status(SBX_CODE_TIMEOUT), .retry_after_ns = -1 };
+			sbx_outbox_drop(&ex->out);
+			ex->out.last_queued = false;
+			sbx_ending_error(ex, &late, now_ns);
+			sbx_outbox_last(&ex->out);
+		}
+		finish_when_flushed(ex);
+		if (!ex->dead)
+			arm_timer(ex);
+		return;
+	}
+	for (struct sbx_leg *leg = ex->leg; leg; leg = leg->next)
+		if (leg->paused) /* silence that the client causes is not the provider's */
+			sbx_request_on_content(&ex->req, leg->attempt, now_ns);
+	struct sbx_req_event ev = { .kind = SBX_REQ_EV_TIMER, .attempt = SBX_ATTEMPTS_MAX };
+	step(ex, &ev);
+}
+
+/* ---- the client's side ---- */
+
+static int
+refuse(struct sbx_refusal *r, enum sbx_code code, int64_t retry_after_ms, const char *why)
+{
+	r->code = code;
+	r->retry_after_ms = retry_after_ms;
+	if (why)
+		(void)snprintf(r->why, sizeof r->why, "%s", why);
+	return -SBX_EINVAL;
+}
+
+static int
+check_room(const struct sbx_agent *agent, const struct sbx_peer *peer, const struct sbx_submit *submit, struct sbx_refusal *r)
+{
+	const struct sbx_config *config = agent->world->config;
+	if (agent->draining)
+		return refuse(r, SBX_CODE_DRAINING, 1000, "the agent is stopping; submit again to its successor");
+	if (agent->n_exchanges >= config->limits.max_in_flight)
+		return refuse(r, SBX_CODE_BUSY, 1000, "limits.max_in_flight requests are running; try again soon");
+	if (peer->in_flight >= (config->limits.max_in_flight + 1) / 2)
+		return refuse(r, SBX_CODE_BUSY, 1000, "half of limits.max_in_flight requests of this user are running; try again soon");
+	if (agent->body_bytes + submit->body.n > config->limits.memory_max_bytes / 4)
+		return refuse(r, SBX_CODE_BUSY, 1000, "request bodies fill a quarter of limits.memory_max; try again soon");
+	return 0;
+}
+
+static int
+resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_ns, struct sbx_refusal *r)
+{
+	struct sbx_router *router = &ex->world->router;
+	bool quiet = ex->ask.reasoning_off;
+	char name[SBX_NAME_MAX_BYTES + SBX_MODEL_MAX_BYTES];
+	size_t n;
+	int rc = 0;
+	if (submit->route.n) {
+		rc = sbx_router_resolve_route(router, submit->route, quiet, &ex->req, now_ns, r->why, sizeof r->why);
+	} else if (submit->model.n) {
+		rc = sbx_router_resolve_model(router, submit->model, quiet, &ex->req, now_ns, r->why, sizeof r->why);
+	} else if (submit->n_targets) {
+		for (uint32_t i = 0; i < submit->n_targets && !rc; i++)
+			rc = sbx_router_add(router, submit->target[i], quiet, &ex->req, now_ns, r->why, sizeof r->why);
+	} else if (!ex->ask.model.n) {
+		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, "the request names no route and no model");
+	} else if (sbx_json_string_decode(ex->ask.model, name, sizeof name, &n)) {
+		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, "the body's \"model\" is longer than any name");
+	} else {
+		rc = sbx_router_resolve(router, (struct sbx_span){ name, n }, quiet, &ex->req, now_ns, r->why, sizeof r->why);
+	}
+	if (rc == 0)
+		return 0;
+	if (rc == -SBX_EBUSY)
+		return refuse(r, SBX_CODE_BUSY, 1000, NULL);
+	return refuse(r, rc == -SBX_ENOENT ? SBX_CODE_UNKNOWN_MODEL : SBX_CODE_INVALID_REQUEST, -1, NULL);
+}
+
+static void
+exchange_free(struct sbx_exchange *ex)
+{
+	for (uint32_t i = 0; i < ex->n_notes; i++) {
+		free(ex->note[i].usage_raw);
+		free(ex->note[i].error);
+		free(ex->note[i].message);
+	}
+	free(ex->note);
+	sbx_outbox_fini(&ex->out);
+	free(ex->idempotency_key);
+	free(ex->body);
+	sbx_world_put(ex->world);
+	ex->magic = 0;
+	free(ex);
+}
+
+/* One for the exchange, one for each call there may be, one for each session: arming cannot fail then. */
+static int
+reserve_timers(struct sbx_agent *agent)
+{
+	return sbx_timers_reserve(&agent->timers, agent->n_exchanges + sbx_upstream_stats(agent->upstream)->active + agent->n_sessions + 16);
+}
+
+int
+sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sbx_stream *stream, struct sbx_peer *peer, uint64_t id,
+                 const struct sbx_submit *submit, struct sbx_exchange **ret_exchange, struct sbx_refusal *r)
+{
+	uint64_t now_ns = sbx_loop_now_ns(agent->loop);
+	int rc = check_room(agent, peer, submit, r);
+	if (rc)
+		return rc;
+	struct sbx_exchange *ex = calloc(1, sizeof *ex);
+	if (!ex || reserve_timers(agent)) {
+		free(ex);
+		return refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
+	}
+	ex->magic = EXCHANGE_MAGIC;
+	ex->agent = agent;
+	ex->world = sbx_world_get(agent->world);
+	ex->session = session;
+	ex->peer = peer;
+	ex->id = id;
+	ex->data = submit->data;
+	ex->dialect = submit->dialect;
+	ex->timer = (struct sbx_timer){ .fire = on_timer, .arg = ex };
+	sbx_outbox_init(&ex->out, agent, stream, id);
+	ex->body = copy_text(submit->body.at, submit->body.n, SBX_BODY_IN_MAX_BYTES);
+	if (submit->idempotency_key.n)
+		ex->idempotency_key = copy_text(submit->idempotency_key.at, submit->idempotency_key.n, SBX_IDEMPOTENCY_KEY_MAX_BYTES);
+	if (!ex->body || (submit->idempotency_key.n && !ex->idempotency_key)) {
+		exchange_free(ex);
+		return refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
+	}
+	rc = submit->dialect->read_request((struct sbx_span){ ex->body, submit->body.n }, &agent->scratch, &ex->ask, r->why, sizeof r->why);
+	if (rc) {
+		exchange_free(ex);
+		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, NULL);
+	}
+	ex->client_usage = ex->ask.body_include_usage;
+	sbx_request_init(&ex->req, submit->has_stream ? submit->stream : ex->ask.body_stream, submit->restart,
+	                 now_ns + (uint64_t)submit->deadline_ms * 1000000u, now_ns, agent->seed++);
+	rc = resolve(ex, submit, now_ns, r);
+	if (rc) {
+		exchange_free(ex);
+		return rc;
+	}
+	sbx_router_hold(&ex->world->router, &ex->req);
+	agent->n_exchanges++;
+	agent->body_bytes += submit->body.n;
+	peer->in_flight++;
+	*ret_exchange = ex;
+	return 0;
+}
+
+void
+sbx_exchange_start(struct sbx_exchange *ex)
+{
+	struct sbx_req_event ev = { .kind = SBX_REQ_EV_START, .attempt = SBX_ATTEMPTS_MAX };
+	step(ex, &ev);
+}
+
+void
+sbx_exchange_cancel(struct sbx_exchange *ex, enum sbx_code code)
+{
+	if (ex->dead)
+		return;
+	if (!sbx_request_ended(&ex->req)) {
+		struct sbx_req_event ev = { .kind = SBX_REQ_EV_CANCEL, .attempt = SBX_ATTEMPTS_MAX, .code = code };
+		sbx_outbox_drop(&ex->out);
+		step(ex, &ev);
+		return;
+	}
+	/* Ended, but its frames wait for credit: the client wants the rest no more. */
+	struct sbx_effect fx = { .kind = SBX_FX_END_ERROR, .attempt = SBX_ATTEMPTS_MAX, .code = code, .status = sbx_code_status(code), .retry_after_ns = -1 };
+	sbx_outbox_drop(&ex->out);
+	ex->out.last_queued = false;
+	if (ex->session) {
+		sbx_ending_error(ex, &fx, sbx_loop_now_ns(ex->agent->loop));
+		sbx_outbox_last(&ex->out);
+	}
+	finish_when_flushed(ex);
+}
+
+static void
+go_on(struct sbx_exchange *ex)
+{
+	if (!sbx_outbox_waiting(&ex->out))
+		for (struct sbx_leg *leg = ex->leg; leg; leg = leg->next)
+			set_paused(leg, false);
+	finish_when_flushed(ex);
+}
+
+void
+sbx_exchange_credit(struct sbx_exchange *ex, uint64_t bytes)
+{
+	sbx_outbox_grant(&ex->out, bytes);
+	go_on(ex);
+}
+
+void
+sbx_exchange_flush(struct sbx_exchange *ex)
+{
+	sbx_outbox_flush(&ex->out);
+	go_on(ex);
+}
+
+void
+sbx_exchange_orphan(struct sbx_exchange *ex)
+{
+	ex->session = NULL;
+	ex->out.stream = NULL;
+	sbx_outbox_drop(&ex->out);
+	if (sbx_request_ended(&ex->req))
+		finish_when_flushed(ex);
+	else
+		sbx_exchange_cancel(ex, SBX_CODE_CANCELLED);
+}
+
+void
+sbx_exchange_drop_legs(struct sbx_agent *agent)
+{
+	while (agent->drained_legs)
+		leg_die(agent->drained_legs);
+}
+
+void
+sbx_exchange_reap(struct sbx_agent *agent)
+{
+	struct sbx_leg *leg;
+	while ((leg = agent->dead_legs)) {
+		agent->dead_legs = leg->next_dead;
+		leg_free(leg);
+	}
+	struct sbx_exchange *ex;
+	while ((ex = agent->dead_exchanges)) {
+		agent->dead_exchanges = ex->next_dead;
+		assert(!ex->leg);
+		sbx_router_release(&ex->world->router, &ex->req);
+		agent->n_exchanges--;
+		agent->body_bytes -= ex->ask.body.n;
+		ex->peer->in_flight--;
+		exchange_free(ex);
+	}
+}

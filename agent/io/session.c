@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* session.c -- see session.h. */
+#include "agent/io/session.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "agent/io/ending.h"
+#include "agent/io/exchange.h"
+#include "agent/io/stats.h"
+#include "agent/log.h"
+#include "client/wire.h"
+
+#define SESSION_MAGIC 0x5e5510a1u
+#define BUCKETS_FIRST 16
+#define UNMAPPED_UID 65534u         /* a user namespace's stranger: he could be anybody */
+#define LINGER_NS 2000000000ull     /* to send the last frames of a session that ends */
+#define KEEP_IN_BYTES 65536         /* receive memory that an idle session may keep */
+
+struct sbx_session {
+	uint32_t magic;
+	bool welcomed, admin, dead;
+	struct sbx_agent *agent;
+	struct sbx_stream *stream;
+	struct sbx_peer *peer;
+	pid_t pid;                      /* for the log only: pids are reused */
+	char name[65];                  /* of the program, as it says; printable */
+	struct sbx_buf in;              /* a frame that has not come in whole */
+	struct sbx_timer timer;         /* HELLO, and part frames */
+	struct sbx_exchange **bucket;   /* requests by id */
+	uint32_t n_buckets, n_requests;
+	struct sbx_session *prev, *next, *next_dead;
+};
+
+/* ---- requests by id ---- */
+
+static uint32_t
+bucket_of(const struct sbx_session *s, uint64_t id)
+{
+	return (uint32_t)((id * 0x9e3779b97f4a7c15ull) >> 32) & (s->n_buckets - 1);
+}
+
+static struct sbx_exchange *
+find_request(const struct sbx_session *s, uint64_t id)
+{
+	struct sbx_exchange *ex = s->n_buckets ? s->bucket[bucket_of(s, id)] : NULL;
+	while (ex && ex->id != id)
+		ex = ex->next_by_id;
+	return ex;
+}
+
+static int
+grow_buckets(struct sbx_session *s)
+{
+	uint32_t n = s->n_buckets ? s->n_buckets * 2 : BUCKETS_FIRST;
+	struct sbx_exchange **bucket = calloc(n, sizeof(struct sbx_exchange *)), **old = s->bucket;
+	uint32_t n_old = s->n_buckets;
+	if (!bucket)
+		return -SBX_ENOMEM;
+	s->bucket = bucket;
+	s->n_buckets = n;
+	for (uint32_t i = 0; i < n_old; i++)
+		for (struct sbx_exchange *ex = old[i], *next; ex; ex = next) {
+			next = ex->next_by_id;
+			ex->next_by_id = bucket[bucket_of(s, ex->id)];
+			bucket[bucket_of(s, ex->id)] = ex;
+		}
+	free(old);
+	return 0;
+}
+
+static void
+add_request(struct sbx_session *s, struct sbx_exchange *ex)
+{
+	struct sbx_exchange **at = &s->bucket[bucket_of(s, ex->id)];
+	ex->next_by_id = *at;
+	*at = ex;
+	s->n_requests++;
+}
+
+void
+sbx_session_forget(struct sbx_session *s, struct sbx_exchange *ex)
+{
+	for (struct sbx_exchange **at = &s->bucket[bucket_of(s, ex->id)]; *at; at = &(*at)->next_by_id)
+		if (*at == ex) {
+			*at = ex->next_by_id;
+			s->n_requests--;
+			break;
+		}
+}
+
+/* Any request, NULL when there is none: for loops that end them all. */
+static struct sbx_exchange *
+any_request(const struct sbx_session *s)
+{
+	for (uint32_t i = 0; i < s->n_buckets; i++)
+		if (s->bucket[i])
+			return s->bucket[i];
+	return NULL;
+}
+
+/* ---- the end of a session ---- */
+
+static void
+session_die(struct sbx_session *s, bool flush)
+{
+	struct sbx_agent *agent = s->agent;
+	struct sbx_exchange *ex;
+	if (s->dead)
+		return;
+	s->dead = true;
+	while ((ex = any_request(s))) {
+		sbx_session_forget(s, ex);
+		sbx_exchange_orphan(ex);
+	}
+	sbx_timer_cancel(&agent->timers, &s->timer);
+	sbx_stream_close(s->stream, flush, LINGER_NS);
+	if (s->prev)
+		s->prev->next = s->next;
+	else
+		agent->sessions = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+	agent->n_sessions--;
+	s->peer->connections--;
+	s->next_dead = agent->dead_sessions;
+	agent->dead_sessions = s;
+}
+
+void
+sbx_session_reap(struct sbx_agent *agent)
+{
+	struct sbx_session *s;
+	while ((s = agent->dead_sessions)) {
+		agent->dead_sessions = s->next_dead;
+		sbx_buf_fini(&s->in);
+		free(s->bucket);
+		s->magic = 0;
+		free(s);
+	}
+}
+
+static void
+send_built(struct sbx_session *s)
+{
+	struct sbx_buf *f = &s->agent->frame;
+	if (f->n)
+		(void)sbx_stream_send(s->stream, f->data, f->n, -1); /* fails only on a session that is ending */
+	sbx_buf_clear(f);
+}
+
+/* The peer broke the protocol: say what is wrong, and close. */
+static void
+fail_session(struct sbx_session *s, enum sbx_code code, const char *why)
+{
+	struct sbx_refusal r = { .code = code, .retry_after_ms = -1 };
+	(void)snprintf(r.why, sizeof r.why, "%s", why);
+	sbx_ending_refusal(s->agent, 0, false, &r);
+	send_built(s);
+	sbx_log(SBX_LOG_WARNING, "client_bad", SBX_STR("client", s->name), SBX_UINT("uid", s->peer->uid), SBX_INT("pid", s->pid), SBX_STR("why", why));
+	session_die(s, true);
+}
+
+static void
+fail_frame(struct sbx_session *s, const char *why)
+{
+	s->agent->count.frames_bad++;
+	fail_session(s, SBX_CODE_INVALID_REQUEST, why);
+}
+
+static void
+on_timeout(void *arg, uint64_t now_ns)
+{
+	struct sbx_session *s = arg;
+	(void)now_ns;
+	s->agent->count.hello_timeouts++;
+	fail_session(s, SBX_CODE_TIMEOUT, s->welcomed ? "a frame was begun and not finished within 30 s" : "no HELLO within 10 s");
+}
+
+/* ---- frames ---- */
+
+static void
+on_hello(struct sbx_session *s, const struct sbx_frame *frame)
+{
+	struct sbx_value v;
+	if (s->welcomed) {
+		fail_frame(s, "a second HELLO");
+		return;
+	}
+	if (!sbx_map_get(&frame->map, "version", &v) || v.type != SBX_UINT || v.u != SBX_WIRE_VERSION) {
+		char why[96];
+		(void)snprintf(why, sizeof why, "this agent speaks version %d of the protocol; HELLO must say so", SBX_WIRE_VERSION);
+		s->agent->count.frames_bad++;
+		fail_session(s, SBX_CODE_UNSUPPORTED, why);
+		return;
+	}
+	if (sbx_map_get(&frame->map, "client", &v) && v.type == SBX_STR) {
+		size_t n = v.bytes.n < sizeof s->name ? v.bytes.n : sizeof s->name - 1;
+		for (size_t i = 0; i < n; i++)
+			s->name[i] = v.bytes.at[i] > 0x20 && v.bytes.at[i] < 0x7f ? v.bytes.at[i] : '?';
+		s->name[n] = 0;
+	}
+	s->welcomed = true;
+	sbx_timer_cancel(&s->agent->timers, &s->timer);
+	struct sbx_packer p;
+	sbx_frame_begin(&p, &s->agent->frame, SBX_FRAME_WELCOME, 0, 4);
+	sbx_pack_uint(&p, "version", SBX_WIRE_VERSION);
+	sbx_pack_str(&p, "agent", SBX_SPAN("signalboxd/" SBX_VERSION));
+	sbx_pack_uint(&p, "pid", (uint64_t)getpid());
+	sbx_pack_uint(&p, "generation", s->agent->generation);
+	if (sbx_frame_end(&p) == 0)
+		send_built(s);
+}
+
+static void
+refuse_request(struct sbx_session *s, uint64_t id, bool data, const struct sbx_refusal *r)
+{
+	s->agent->count.requests_refused++;
+	sbx_ending_refusal(s->agent, id, data, r);
+	send_built(s);
+}
+
+static void
+on_submit(struct sbx_session *s, const struct sbx_frame *frame)
+{
+	struct sbx_submit submit;
+	struct sbx_refusal r = { .retry_after_ms = -1 };
+	struct sbx_exchange *ex;
+	s->agent->count.requests++;
+	if (frame->id == 0 || find_request(s, frame->id)) {
+		fail_frame(s, frame->id ? "SUBMIT with the id of a request that is running" : "SUBMIT with id 0");
+		return;
+	}
+	if (sbx_submit_read(frame, &submit, &r.code, r.why, sizeof r.why)) {
+		struct sbx_value reply;
+		bool data = sbx_map_get(&frame->map, "reply", &reply) && reply.type == SBX_STR && sbx_span_is(reply.bytes, "data");
+		refuse_request(s, frame->id, data, &r);
+		return;
+	}
+	if (s->n_requests >= s->n_buckets && grow_buckets(s)) {
+		r.code = SBX_CODE_INTERNAL;
+		(void)snprintf(r.why, sizeof r.why, "out of memory");
+		refuse_request(s, frame->id, submit.data, &r);
+		return;
+	}
+	if (sbx_exchange_new(s->agent, s, s->stream, s->peer, frame->id, &submit, &ex, &r)) {
+		refuse_request(s, frame->id, submit.data, &r);
+		return;
+	}
+	add_request(s, ex);
+	struct sbx_packer p;
+	sbx_frame_begin(&p, &s->agent->frame, SBX_FRAME_ACCEPTED, frame->id, 0);
+	if (sbx_frame_end(&p) == 0)
+		send_built(s);
+	sbx_exchange_start(ex);
+}
+
+static void
+on_credit(struct sbx_session *s, const struct sbx_frame *frame)
+{
+	struct sbx_value v;
+	struct sbx_exchange *ex = find_request(s, frame->id);
+	if (!sbx_map_get(&frame->map, "bytes", &v) || v.type != SBX_UINT)
+		fail_frame(s, "CREDIT without its bytes");
+	else if (ex)
+		sbx_exchange_credit(ex, v.u);
+}
+
+static void
+on_reload(struct sbx_session *s, const struct sbx_frame *frame)
+{
+	struct sbx_buf say;
+	if (!s->admin) {
+		struct sbx_refusal r = { .code = SBX_CODE_FORBIDDEN, .retry_after_ms = -1, .why = "RELOAD is taken on the admin socket only" };
+		refuse_request(s, frame->id, false, &r);
+		return;
+	}
+	sbx_buf_init(&say, 1u << 20);
+	int rc = s->agent->reload(s->agent, &say);
+	struct sbx_span text = { (const char *)say.data, say.n };
+	struct sbx_packer p;
+	if (rc) {
+		sbx_frame_begin(&p, &s->agent->frame, SBX_FRAME_ERROR, frame->id, 3);
+		sbx_pack_str(&p, "code", sbx_span_of(sbx_code_word(SBX_CODE_INVALID_REQUEST)));
+		sbx_pack_uint(&p, "status", (uint64_t)sbx_code_status(SBX_CODE_INVALID_REQUEST));
+		sbx_pack_str(&p, "message", text);
+	} else {
+		sbx_frame_begin(&p, &s->agent->frame, SBX_FRAME_RELOADED, frame->id, 1);
+		sbx_pack_str(&p, "notes", text);
+	}
+	if (sbx_frame_end(&p) == 0)
+		send_built(s);
+	sbx_buf_fini(&say);
+}
+
+static void
+on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
+{
+	struct sbx_frame frame;
+	struct sbx_exchange *ex;
+	char why[192];
+	if (sbx_frame_check(data, n, &frame, why, sizeof why)) {
+		fail_frame(s, why);
+		return;
+	}
+	if (!s->welcomed && frame.kind != SBX_FRAME_HELLO) {
+		fail_frame(s, "the first frame must be HELLO");
+		return;
+	}
+	switch (frame.kind) {
+	case SBX_FRAME_HELLO:
+		on_hello(s, &frame);
+		break;
+	case SBX_FRAME_SUBMIT:
+		on_submit(s, &frame);
+		break;
+	case SBX_FRAME_CANCEL:
+		if ((ex = find_request(s, frame.id)))
+			sbx_exchange_cancel(ex, SBX_CODE_CANCELLED);
+		break;
+	case SBX_FRAME_CREDIT:
+		on_credit(s, &frame);
+		break;
+	case SBX_FRAME_STATS:
+		sbx_stats_frame(s->agent, frame.id);
+		send_built(s);
+		break;
+	case SBX_FRAME_RELOAD:
+		on_reload(s, &frame);
+		break;
+	default:
+		(void)snprintf(why, sizeof why, "kind %u is no frame that a client sends", frame.kind);
+		fail_frame(s, why);
+	}
+}
+
+/* Whole frames of data[0..n), in place. Returns the bytes used, or -1 when the session has died of them. */
+static int64_t
+take_frames(struct sbx_session *s, const uint8_t *data, size_t n)
+{
+	size_t used = 0;
+	while (!s->dead) {
+		int64_t size = sbx_frame_size(data + used, n - used, SBX_FRAME_MAX_BYTES);
+		if (size == 0)
+			return (int64_t)used;
+		if (size < 0) {
+			fail_frame(s, size == -SBX_ETOOBIG ? "a frame of more than 33 MiB" : "a frame shorter than any frame");
+			return -1;
+		}
+		on_frame(s, data + used + SBX_FRAME_HEAD_BYTES, (size_t)size - SBX_FRAME_HEAD_BYTES);
+		used += (size_t)size;
+	}
+	return -1;
+}
+
+static void
+on_data(void *arg, const uint8_t *data, size_t n)
+{
+	struct sbx_session *s = arg;
+	assert(s->magic == SESSION_MAGIC);
+	bool partial = s->in.n > 0;
+	if (!partial) { /* the common case: frames come whole and are read where they lie */
+		int64_t used = take_frames(s, data, n);
+		if (used < 0)
+			return;
+		data += used;
+		n -= (size_t)used;
+	}
+	if (n && sbx_buf_append(&s->in, data, n)) {
+		fail_session(s, SBX_CODE_INTERNAL, "out of memory");
+		return;
+	}
+	if (partial) {
+		int64_t used = take_frames(s, s->in.data, s->in.n);
+		if (used < 0)
+			return;
+		sbx_buf_consume(&s->in, (size_t)used);
+		sbx_buf_trim(&s->in, KEEP_IN_BYTES);
+	}
+	if (!s->welcomed)
+		return; /* its own deadline runs since the start */
+	if (!s->in.n)
+		sbx_timer_cancel(&s->agent->timers, &s->timer);
+	else if (!s->timer.place)
+		sbx_timer_arm(&s->agent->timers, &s->timer, sbx_loop_now_ns(s->agent->loop) + SBX_PART_FRAME_TIMEOUT_MS * 1000000ull);
+}
+
+static void
+on_end(void *arg, int err)
+{
+	struct sbx_session *s = arg;
+	sbx_log(SBX_LOG_DEBUG, "client_gone", SBX_STR("client", s->name), SBX_INT("pid", s->pid), SBX_UINT("requests", s->n_requests), SBX_INT("error", err));
+	session_die(s, false);
+}
+
+static void
+on_drain(void *arg)
+{
+	struct sbx_session *s = arg;
+	for (uint32_t i = 0; i < s->n_buckets && !s->dead; i++)
+		for (struct sbx_exchange *ex = s->bucket[i], *next; ex; ex = next) {
+			next = ex->next_by_id; /* a flush may end it */
+			sbx_exchange_flush(ex);
+		}
+}
+
+static const struct sbx_stream_ops stream_ops = { on_data, on_end, on_drain };
+
+/* ---- the beginning ---- */
+
+static struct sbx_peer *
+peer_of(struct sbx_agent *agent, uid_t uid)
+{
+	struct sbx_peer *p = agent->peers;
+	while (p && p->uid != uid)
+		p = p->next;
+	if (!p && (p = calloc(1, sizeof *p))) {
+		p->uid = uid;
+		p->next = agent->peers;
+		agent->peers = p;
+	}
+	return p;
+}
+
+void
+sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
+{
+	struct ucred cred;
+	socklen_t len = sizeof cred;
+	struct sbx_session *s = NULL;
+	if (agent->draining || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) || cred.uid == UNMAPPED_UID)
+		goto refuse;
+	if (admin && cred.uid != 0 && cred.uid != geteuid())
+		goto refuse;
+	struct sbx_peer *peer = peer_of(agent, cred.uid);
+	if (!peer || peer->connections >= SBX_SESSIONS_PER_USER_MAX)
+		goto refuse;
+	s = calloc(1, sizeof *s);
+	if (!s || sbx_timers_reserve(&agent->timers, agent->n_exchanges + sbx_upstream_stats(agent->upstream)->active + agent->n_sessions + 17))
+		goto refuse;
+	s->magic = SESSION_MAGIC;
+	s->agent = agent;
+	s->admin = admin;
+	s->peer = peer;
+	s->pid = cred.pid;
+	(void)snprintf(s->name, sizeof s->name, "?");
+	s->timer = (struct sbx_timer){ .fire = on_timeout, .arg = s };
+	sbx_buf_init(&s->in, SBX_FRAME_MAX_BYTES + SBX_FRAME_HEAD_BYTES + (1u << 20)); /* a frame, and what one receive brings beyond it */
+	if (sbx_stream_new(agent->loop, fd, &stream_ops, s, SBX_SESSION_HIGH_BYTES, &s->stream))
+		goto refuse;
+	sbx_timer_arm(&agent->timers, &s->timer, sbx_loop_now_ns(agent->loop) + SBX_HELLO_TIMEOUT_MS * 1000000ull);
+	s->next = agent->sessions;
+	if (s->next)
+		s->next->prev = s;
+	agent->sessions = s;
+	agent->n_sessions++;
+	peer->connections++;
+	agent->count.connections++;
+	return;
+refuse:
+	agent->count.connections_refused++;
+	free(s);
+	(void)close(fd); /* nothing was sent on it */
+}
+
+void
+sbx_session_drain_all(struct sbx_agent *agent)
+{
+	for (struct sbx_session *s = agent->sessions, *next; s; s = next) {
+		next = s->next;
+		if (!s->n_requests)
+			session_die(s, true);
+	}
+}
+
+void
+sbx_session_close_all(struct sbx_agent *agent, enum sbx_code code)
+{
+	struct sbx_session *s;
+	while ((s = agent->sessions)) {
+		struct sbx_exchange *ex;
+		while ((ex = any_request(s))) {
+			sbx_exchange_cancel(ex, code);
+			if (any_request(s) == ex) { /* its error could not be sent at once */
+				sbx_session_forget(s, ex);
+				sbx_exchange_orphan(ex);
+			}
+		}
+		session_die(s, true);
+	}
+}
+
+void
+sbx_session_free_peers(struct sbx_agent *agent)
+{
+	while (agent->peers) {
+		struct sbx_peer *p = agent->peers;
+		agent->peers = p->next;
+		free(p);
+	}
+}

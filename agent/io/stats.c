@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* stats.c -- see stats.h. */
+#include "agent/io/stats.h"
+
+#include <stdio.h>
+#include <unistd.h>
+
+#include "client/wire.h"
+
+#define STATS_TARGETS_MAX 1024 /* rows told in one frame; the map must stay below the limit of elements */
+
+static void
+pack_target(struct sbx_packer *p, const struct sbx_world *w, uint32_t row, const struct sbx_target *t, uint64_t now_ns)
+{
+	const struct sbx_target_health *h = sbx_health_target(w->health, row);
+	uint64_t throttled = 0;
+	uint32_t n;
+	for (uint32_t k = 0; k < SBX_KEYS_MAX; k++)
+		if (h->throttle_until_ns[k] > now_ns && (!throttled || h->throttle_until_ns[k] < throttled))
+			throttled = h->throttle_until_ns[k];
+	sbx_pack_map(p, t->name, 11);
+	sbx_pack_str(p, "state", sbx_span_of(w->config->tables.provider[t->provider].n_credentials ? sbx_breaker_word(h->state) : "no key"));
+	sbx_pack_uint(p, "in_flight", h->in_flight);
+	sbx_pack_uint(p, "attempts", h->attempts);
+	sbx_pack_uint(p, "successes", h->successes);
+	sbx_pack_uint(p, "failures", h->failures_total);
+	sbx_pack_uint(p, "refusals", h->refusals);
+	sbx_pack_str(p, "why", sbx_span_of(h->state == SBX_BREAKER_CLOSED ? "" : sbx_class_meaning(h->why)));
+	sbx_pack_uint(p, "retry_in_ms", h->state == SBX_BREAKER_OPEN && h->until_ns > now_ns ? (h->until_ns - now_ns) / 1000000u : 0);
+	sbx_pack_uint(p, "throttled_ms", throttled ? (throttled - now_ns) / 1000000u : 0);
+	sbx_pack_uint(p, "first_content_p50_ms", sbx_latency_quantile_ns(sbx_health_first_content(w->health, row), 500, now_ns, &n) / 1000000u);
+	sbx_pack_uint(p, "first_content_p99_ms", sbx_latency_quantile_ns(sbx_health_first_content(w->health, row), 990, now_ns, &n) / 1000000u);
+}
+
+static void
+pack_targets(struct sbx_packer *p, const struct sbx_world *w, uint64_t now_ns)
+{
+	const uint32_t rows = w->config->tables.n_targets + SBX_TARGETS_ADHOC_MAX;
+	uint32_t n = 0;
+	for (uint32_t i = 0; i < rows; i++)
+		n += sbx_router_target(&w->router, i) != NULL;
+	if (n > STATS_TARGETS_MAX)
+		n = STATS_TARGETS_MAX;
+	sbx_pack_map(p, "target", n);
+	for (uint32_t i = 0; n && i < rows; i++) {
+		const struct sbx_target *t = sbx_router_target(&w->router, i);
+		if (!t)
+			continue;
+		pack_target(p, w, i, t, now_ns);
+		n--;
+	}
+}
+
+/* Resident memory in bytes; 0 when /proc does not tell. */
+static uint64_t
+rss_bytes(void)
+{
+	unsigned long long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+	if (f) {
+		if (fscanf(f, "%*u %llu", &pages) != 1)
+			pages = 0;
+		(void)fclose(f); /* it was only read */
+	}
+	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void
+sbx_stats_frame(struct sbx_agent *agent, uint64_t id)
+{
+	const struct sbx_loop_stats *loop = sbx_loop_stats(agent->loop);
+	const struct sbx_upstream_stats *up = sbx_upstream_stats(agent->upstream);
+	const struct sbx_config *config = agent->world->config;
+	uint64_t now_ns = sbx_loop_now_ns(agent->loop);
+	struct sbx_packer p;
+	uint32_t n = 0;
+#define X(name, what) n++;
+	SBX_COUNTERS(X)
+#undef X
+	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 12);
+	sbx_pack_str(&p, "version", SBX_SPAN(SBX_VERSION));
+	sbx_pack_uint(&p, "pid", (uint64_t)getpid());
+	sbx_pack_str(&p, "config", sbx_span_of(config->source));
+	sbx_pack_uint(&p, "uptime_ms", (now_ns - agent->started_ns) / 1000000u);
+	sbx_pack_uint(&p, "rss_bytes", rss_bytes());
+	sbx_pack_uint(&p, "sessions", agent->n_sessions);
+	sbx_pack_uint(&p, "in_flight", agent->n_exchanges);
+	sbx_pack_uint(&p, "max_in_flight", config->limits.max_in_flight);
+	sbx_pack_uint(&p, "body_bytes", agent->body_bytes);
+#define X(name, what) sbx_pack_uint(&p, #name, agent->count.name);
+	SBX_COUNTERS(X)
+#undef X
+	sbx_pack_map(&p, "loop", 8);
+	sbx_pack_str(&p, "kind", sbx_loop_kind(agent->loop) == SBX_LOOP_URING ? SBX_SPAN("io_uring") : SBX_SPAN("epoll"));
+	sbx_pack_uint(&p, "turns", loop->turns);
+	sbx_pack_uint(&p, "events", loop->events);
+	sbx_pack_uint(&p, "syscalls", loop->syscalls);
+	sbx_pack_uint(&p, "accepts", loop->accepts);
+	sbx_pack_uint(&p, "accept_pauses", loop->accept_pauses);
+	sbx_pack_uint(&p, "enobufs", loop->enobufs);
+	sbx_pack_uint(&p, "stale", loop->stale);
+	sbx_pack_map(&p, "upstream", 5);
+	sbx_pack_uint(&p, "calls", up->calls);
+	sbx_pack_uint(&p, "active", up->active);
+	sbx_pack_uint(&p, "connections", up->connections);
+	sbx_pack_uint(&p, "replays_refused", up->replays_refused);
+	sbx_pack_uint(&p, "wakeups", up->wakeups);
+	pack_targets(&p, agent->world, now_ns);
+	if (sbx_frame_end(&p))
+		sbx_buf_clear(&agent->frame);
+}

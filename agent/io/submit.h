@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * submit.h -- the keys of a SUBMIT frame: checked once, then plain values. Pure: a frame in, a struct or a sentence out.
+ *
+ * An unknown key is refused, and so is one whose feature this agent does not have: accepted and ignored, either would mean
+ * that a client believes in a limit that nobody keeps.
+ */
+#ifndef SBX_AGENT_IO_SUBMIT_H
+#define SBX_AGENT_IO_SUBMIT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "agent/core/tables.h"
+#include "agent/dialect/hub.h"
+#include "client/wire.h"
+
+struct sbx_submit {
+	struct sbx_span route, model;                      /* empty = absent; spans into the frame */
+	struct sbx_span target[SBX_ROUTE_TARGETS_MAX];
+	uint32_t n_targets;
+	struct sbx_span body;
+	const struct sbx_dialect *dialect;
+	bool has_stream, stream;
+	bool data;                                         /* reply: the answer's own bytes */
+	bool restart;
+	uint32_t deadline_ms;
+	struct sbx_span idempotency_key;
+};
+
+/* 0, or -SBX_EINVAL with the code to answer with and a sentence in why (at least 256 bytes). */
+int sbx_submit_read(const struct sbx_frame *frame, struct sbx_submit *ret_submit, enum sbx_code *ret_code, char *why, size_t why_bytes);
+
+#endif

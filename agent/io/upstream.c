@@ -1,0 +1,591 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * upstream.c -- calls on the loop; see upstream.h.
+ *
+ * The order within sbx_upstream_run() matters: aborted calls leave libcurl first (their connections must not be counted
+ * as busy), then pauses are carried out, then new calls enter, then libcurl's timer runs, then finished calls are reported;
+ * and all of it again while a report caused new work, so that a failover starts in the turn in which its cause was seen.
+ */
+#include "agent/io/upstream_internal.h"
+
+#include <assert.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <time.h>
+
+#include <signalbox/errors.h>
+
+#define MAX_IDLE_CONNECTIONS 1024 /* of all providers; libcurl's default would keep 4 of 14 origins warm */
+#define RUN_ROUNDS_MAX 64         /* reports that cause new work within one turn; more waits for the next */
+
+struct socket_slot {              /* libcurl's wish for one descriptor; freed when libcurl removes it */
+	struct sbx_watch *watch;
+};
+
+struct sbx_upstream {
+	struct sbx_loop *loop;
+	CURLM *multi;
+	uint64_t timer_ns;               /* when libcurl wants its timer; UINT64_MAX = never */
+	bool inside;                     /* libcurl is on the stack */
+	struct sbx_call *queued, *doomed, *pausing; /* what waits for the end of the turn */
+	struct sbx_upstream_stats stats;
+};
+
+/* ---- lists: a call is in at most one of queued/doomed; the pausing list is by flag and scanned through `next` too ---- */
+
+static void
+list_add(struct sbx_call **head, struct sbx_call *call)
+{
+	assert(!call->link);
+	call->next = *head;
+	if (call->next)
+		call->next->link = &call->next;
+	call->link = head;
+	*head = call;
+}
+
+static void
+list_remove(struct sbx_call *call)
+{
+	if (!call->link)
+		return;
+	*call->link = call->next;
+	if (call->next)
+		call->next->link = call->link;
+	call->next = NULL;
+	call->link = NULL;
+}
+
+/* ---- libcurl's callbacks of one call ---- */
+
+size_t
+sbx_call_on_read(char *to, size_t size, size_t n, void *arg)
+{
+	struct sbx_call *call = arg;
+	size_t room = size * n, given = 0;
+	assert(call->magic == SBX_CALL_MAGIC);
+	if (!call->connected) {
+		call->connected = true;
+		if (call->state == SBX_CALL_ACTIVE)
+			call->ops->on_connected(call->arg);
+	}
+	while (given < room && call->piece < call->body->n) {
+		struct sbx_span p = call->body->piece[call->piece];
+		size_t take = p.n - call->piece_at;
+		if (take > room - given)
+			take = room - given;
+		if (take)
+			memcpy(to + given, p.at + call->piece_at, take);
+		given += take;
+		call->piece_at += take;
+		if (call->piece_at == p.n) {
+			call->piece++;
+			call->piece_at = 0;
+		}
+	}
+	if (call->piece == call->body->n && !call->sent) {
+		call->sent = true;
+		if (call->state == SBX_CALL_ACTIVE)
+			call->ops->on_sent(call->arg);
+	}
+	return given;
+}
+
+/* libcurl asks for this before it would send a request again on another connection: see the header. */
+int
+sbx_call_on_seek(void *arg, curl_off_t offset, int origin)
+{
+	struct sbx_call *call = arg;
+	if (offset == 0 && origin == SEEK_SET && call->piece == 0 && call->piece_at == 0)
+		return CURL_SEEKFUNC_OK; /* nothing was read yet, so nothing was sent */
+	call->replay_refused = true;
+	call->lane->u->stats.replays_refused++;
+	return CURL_SEEKFUNC_FAIL;
+}
+
+static struct sbx_span
+trimmed(const char *at, size_t n)
+{
+	while (n && (at[n - 1] == '\r' || at[n - 1] == '\n' || at[n - 1] == ' ' || at[n - 1] == '\t'))
+		n--;
+	while (n && (*at == ' ' || *at == '\t')) {
+		at++;
+		n--;
+	}
+	return (struct sbx_span){ at, n };
+}
+
+static bool
+name_is(struct sbx_span name, const char *lower)
+{
+	return name.n == strlen(lower) && strncasecmp(name.at, lower, name.n) == 0;
+}
+
+static void
+read_header(struct sbx_call *call, struct sbx_span name, struct sbx_span value)
+{
+	if (name_is(name, "content-type")) {
+		size_t n = value.n < sizeof call->content_type ? value.n : sizeof call->content_type - 1;
+		memcpy(call->content_type, value.at, n);
+		call->content_type[n] = 0;
+	} else if (name_is(name, "content-encoding")) {
+		call->coded = value.n && !(value.n == 8 && strncasecmp(value.at, "identity", 8) == 0);
+	} else {
+		sbx_retry_after_header(&call->retry, name, value, (int64_t)time(NULL));
+	}
+}
+
+static void
+begin_head(struct sbx_call *call, const char *line, size_t bytes)
+{
+	const char *space = memchr(line, ' ', bytes);
+	int status = 0;
+	for (const char *p = space ? space + 1 : line + bytes; p < line + bytes && *p >= '0' && *p <= '9' && status < 1000; p++)
+		status = status * 10 + (*p - '0');
+	call->status = status;
+	call->content_type[0] = 0;
+	call->coded = false;
+	sbx_retry_after_init(&call->retry);
+}
+
+size_t
+sbx_call_on_header(char *line, size_t size, size_t n, void *arg)
+{
+	struct sbx_call *call = arg;
+	size_t bytes = size * n;
+	assert(call->magic == SBX_CALL_MAGIC);
+	if (call->state != SBX_CALL_ACTIVE)
+		return 0;
+	call->got_bytes = true;
+	call->head_bytes += (uint32_t)bytes;
+	if (call->head_bytes > SBX_HEAD_MAX_BYTES) {
+		call->too_large_head = true;
+		return 0;
+	}
+	if (call->head_done) /* trailers of a chunked body mean nothing to us */
+		return bytes;
+	if (bytes > 5 && memcmp(line, "HTTP/", 5) == 0) {
+		begin_head(call, line, bytes);
+		return bytes;
+	}
+	struct sbx_span text = trimmed(line, bytes);
+	if (text.n) {
+		const char *colon = memchr(text.at, ':', text.n);
+		if (colon) {
+			size_t name_bytes = (size_t)(colon - text.at);
+			read_header(call, (struct sbx_span){ text.at, name_bytes }, trimmed(colon + 1, text.n - name_bytes - 1));
+		}
+		return bytes;
+	}
+	if (call->status < 200) { /* an interim answer: the real one follows */
+		if (++call->interim > SBX_INTERIM_MAX) {
+			call->too_large_head = true;
+			return 0;
+		}
+		return bytes;
+	}
+	call->head_done = true;
+	if (call->coded)
+		return 0;
+	if (!call->sent) /* an answer before the end of the request: what was sent, was sent */
+		call->sent = true;
+	call->ops->on_head(call->arg, call->status, call->content_type);
+	return call->state == SBX_CALL_ACTIVE ? bytes : 0;
+}
+
+size_t
+sbx_call_on_write(char *bytes, size_t size, size_t n, void *arg)
+{
+	struct sbx_call *call = arg;
+	assert(call->magic == SBX_CALL_MAGIC);
+	if (call->state != SBX_CALL_ACTIVE)
+		return 0;
+	if (call->want_pause) {
+		call->is_paused = true;
+		return CURL_WRITEFUNC_PAUSE; /* libcurl keeps these bytes and gives them again */
+	}
+	call->ops->on_body(call->arg, bytes, size * n);
+	return call->state == SBX_CALL_ACTIVE ? size * n : 0;
+}
+
+/* HTTP/2 only: libcurl 7.88 tells in no other way whether a stream that failed was looked at by the server. */
+int
+sbx_call_on_debug(CURL *easy, curl_infotype type, char *text, size_t n, void *arg)
+{
+	struct sbx_call *call = arg;
+	static const char using[] = "Using Stream ID: ", goaway[] = "GOAWAY, error=", last[] = "last_stream=";
+	if (type != CURLINFO_TEXT || call->magic != SBX_CALL_MAGIC)
+		return 0;
+	char line[160];
+	size_t keep = n < sizeof line ? n : sizeof line - 1;
+	memcpy(line, text, keep);
+	line[keep] = 0;
+	const char *at;
+	if (strncmp(line, using, sizeof using - 1) == 0) {
+		call->h2_stream = (uint32_t)strtoul(line + sizeof using - 1, NULL, 10);
+	} else if (strstr(line, "REFUSED_STREAM")) {
+		call->safe_unsent = true;
+	} else if (strstr(line, goaway) && (at = strstr(line, last))) {
+		call->lane->goaway_last_stream = (uint32_t)strtoul(at + sizeof last - 1, NULL, 10);
+		(void)curl_easy_getinfo(easy, CURLINFO_LOCAL_PORT, &call->lane->goaway_port);
+	}
+	return 0;
+}
+
+/* ---- libcurl's callbacks of the multi handle: record, nothing else ---- */
+
+static void on_watch(void *arg, int fd, unsigned events);
+
+static int
+on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
+{
+	struct sbx_upstream *u = arg;
+	struct socket_slot *slot = socket_arg;
+	(void)easy;
+	if (what == CURL_POLL_REMOVE) {
+		if (slot) {
+			sbx_watch_free(slot->watch);
+			free(slot);
+		}
+		return 0;
+	}
+	unsigned want = (what & CURL_POLL_IN ? SBX_WATCH_IN : 0u) | (what & CURL_POLL_OUT ? SBX_WATCH_OUT : 0u);
+	if (slot) {
+		sbx_watch_set(slot->watch, want);
+		return 0;
+	}
+	slot = malloc(sizeof *slot);
+	if (!slot)
+		return -1;
+	if (sbx_watch_new(u->loop, fd, want, on_watch, u, &slot->watch)) {
+		free(slot);
+		return -1; /* libcurl fails the transfer */
+	}
+	(void)curl_multi_assign(u->multi, fd, slot); /* cannot fail: libcurl has just named this socket */
+	return 0;
+}
+
+static int
+on_timer(CURLM *multi, long timeout_ms, void *arg)
+{
+	struct sbx_upstream *u = arg;
+	(void)multi;
+	u->timer_ns = timeout_ms < 0 ? UINT64_MAX : timeout_ms == 0 ? 0 : sbx_loop_now_ns(u->loop) + (uint64_t)timeout_ms * 1000000u;
+	return 0;
+}
+
+static void
+socket_action(struct sbx_upstream *u, curl_socket_t fd, int bits)
+{
+	int running;
+	u->inside = true;
+	u->stats.wakeups++;
+	CURLMcode rc = curl_multi_socket_action(u->multi, fd, bits, &running);
+	u->inside = false;
+	assert(rc == CURLM_OK || rc == CURLM_OUT_OF_MEMORY || rc == CURLM_BAD_SOCKET || rc == CURLM_ABORTED_BY_CALLBACK);
+	(void)rc;
+}
+
+static void
+on_watch(void *arg, int fd, unsigned events)
+{
+	int bits = (events & SBX_WATCH_IN ? CURL_CSELECT_IN : 0) | (events & SBX_WATCH_OUT ? CURL_CSELECT_OUT : 0) |
+	           (events & SBX_WATCH_ERR ? CURL_CSELECT_ERR : 0);
+	socket_action(arg, fd, bits);
+}
+
+/* ---- calls ---- */
+
+static void
+call_free(struct sbx_call *call)
+{
+	struct sbx_lane *lane = call->lane;
+	list_remove(call);
+	if (call->easy)
+		sbx_lane_give_back(lane, call->easy);
+	sbx_headers_free(call->own_headers);
+	lane->u->stats.active--;
+	call->magic = 0;
+	free(call);
+	sbx_lane_release(lane);
+}
+
+int
+sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
+               const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
+{
+	assert(!lane->closed);
+	struct sbx_call *call = calloc(1, sizeof *call);
+	if (!call)
+		return -SBX_ENOMEM;
+	call->magic = SBX_CALL_MAGIC;
+	call->lane = lane;
+	call->ops = ops;
+	call->arg = arg;
+	call->body = body;
+	sbx_retry_after_init(&call->retry);
+	call->easy = sbx_lane_take(lane);
+	if (idempotency_key)
+		call->own_headers = sbx_lane_headers_with(lane, idempotency_key);
+	if (!call->easy || (idempotency_key && !call->own_headers)) {
+		if (call->easy)
+			sbx_lane_give_back(lane, call->easy);
+		sbx_headers_free(call->own_headers);
+		free(call);
+		return -SBX_ENOMEM;
+	}
+	CURL *e = call->easy;
+	/* None of these can fail on a handle that exists: they store a number or a pointer. */
+	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, call);
+	(void)curl_easy_setopt(e, CURLOPT_READDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_SEEKDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_DEBUGDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->error);
+	(void)curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->bytes);
+	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, call->own_headers ? call->own_headers : lane->headers);
+	/* Events of a stream are small and buffers are held for its whole life; a whole answer is read in fewer pieces. */
+	(void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, stream ? 4096L : 16384L);
+	lane->n_calls++;
+	lane->u->stats.calls++;
+	lane->u->stats.active++;
+	list_add(&lane->u->queued, call);
+	*ret_call = call;
+	return 0;
+}
+
+void
+sbx_call_abort(struct sbx_call *call)
+{
+	assert(call->magic == SBX_CALL_MAGIC && call->state != SBX_CALL_DOOMED);
+	struct sbx_upstream *u = call->lane->u;
+	list_remove(call);
+	if (call->state == SBX_CALL_QUEUED) {
+		call_free(call);
+		return;
+	}
+	call->state = SBX_CALL_DOOMED;
+	list_add(&u->doomed, call);
+}
+
+void
+sbx_call_pause(struct sbx_call *call, bool paused)
+{
+	assert(call->magic == SBX_CALL_MAGIC);
+	if (call->want_pause == paused || call->state == SBX_CALL_DOOMED)
+		return;
+	/* Pausing needs no call: the next bytes meet want_pause and are refused. */
+	call->want_pause = paused;
+	if (!paused && call->is_paused && call->state == SBX_CALL_ACTIVE && !call->link)
+		list_add(&call->lane->u->pausing, call);
+}
+
+static void
+report(struct sbx_call *call, CURLcode code)
+{
+	struct sbx_lane *lane = call->lane;
+	long connects = 0, port = 0;
+	(void)curl_easy_getinfo(call->easy, CURLINFO_NUM_CONNECTS, &connects);
+	(void)curl_easy_getinfo(call->easy, CURLINFO_LOCAL_PORT, &port);
+	if (connects > 0)
+		lane->u->stats.connections += (uint64_t)connects;
+	struct sbx_call_end end = {
+		.sent = call->sent, .got_bytes = call->got_bytes, .status = call->status, .retry = &call->retry,
+		.message = "", .connection = port == 0 ? -1 : connects,
+	};
+	if (code == CURLE_HTTP2 && call->h2_stream && lane->goaway_port == port && call->h2_stream > lane->goaway_last_stream && !call->got_bytes)
+		call->safe_unsent = true;
+	switch (code) {
+	case CURLE_OK:
+		end.transport = SBX_TRANSPORT_OK;
+		break;
+	case CURLE_COULDNT_RESOLVE_HOST:
+	case CURLE_COULDNT_RESOLVE_PROXY:
+	case CURLE_COULDNT_CONNECT:
+	case CURLE_SSL_CONNECT_ERROR:
+	case CURLE_PEER_FAILED_VERIFICATION:
+	case CURLE_SSL_CACERT_BADFILE:
+	case CURLE_SSL_CERTPROBLEM:
+	case CURLE_SSL_CIPHER:
+	case CURLE_SSL_ISSUER_ERROR:
+	case CURLE_PROXY:
+	case CURLE_OPERATION_TIMEDOUT: /* ours are in core/; libcurl's only bounds the connect */
+		end.transport = call->sent || call->got_bytes ? SBX_TRANSPORT_BROKEN : SBX_TRANSPORT_CONNECT;
+		break;
+	case CURLE_OUT_OF_MEMORY:
+	case CURLE_FAILED_INIT:
+		end.transport = SBX_TRANSPORT_LOCAL;
+		break;
+	case CURLE_WEIRD_SERVER_REPLY:
+	case CURLE_UNSUPPORTED_PROTOCOL:
+	case CURLE_BAD_CONTENT_ENCODING:
+		end.transport = SBX_TRANSPORT_JUNK;
+		break;
+	default:
+		end.transport = SBX_TRANSPORT_BROKEN;
+		/* Not one byte of the request had been taken: a pooled connection was dead already. */
+		if (call->safe_unsent || (!call->sent && !call->got_bytes && call->piece == 0 && call->piece_at == 0))
+			end.transport = SBX_TRANSPORT_UNSENT;
+	}
+	if (call->too_large_head || call->coded)
+		end.transport = SBX_TRANSPORT_JUNK;
+	char text[CURL_ERROR_SIZE + 96];
+	if (end.transport != SBX_TRANSPORT_OK) {
+		const char *what = call->coded            ? "the answer has a Content-Encoding that was not asked for"
+		                   : call->too_large_head ? "the answer's headers are over the limit"
+		                   : call->replay_refused ? "the connection broke after the request had been sent on it"
+		                   : call->error[0]       ? call->error
+		                                          : curl_easy_strerror(code);
+		(void)snprintf(text, sizeof text, "%s: %s", lane->name, what); /* a cut message is still one */
+		end.message = text;
+	}
+	call->ops->on_end(call->arg, &end);
+}
+
+/* ---- the turn ---- */
+
+static void
+take_out_doomed(struct sbx_upstream *u)
+{
+	struct sbx_call *call;
+	while ((call = u->doomed)) {
+		u->inside = true;
+		(void)curl_multi_remove_handle(u->multi, call->easy); /* closes its connection: the answer was not read to its end */
+		u->inside = false;
+		call_free(call);
+	}
+}
+
+static void
+go_on_paused(struct sbx_upstream *u)
+{
+	struct sbx_call *call;
+	while ((call = u->pausing)) {
+		list_remove(call);
+		if (call->want_pause || !call->is_paused)
+			continue;
+		call->is_paused = false;
+		u->inside = true;
+		(void)curl_easy_pause(call->easy, CURLPAUSE_CONT); /* may deliver at once; a failure ends the transfer by itself */
+		u->inside = false;
+	}
+}
+
+static void
+take_in_queued(struct sbx_upstream *u)
+{
+	struct sbx_call *call;
+	while ((call = u->queued)) {
+		list_remove(call);
+		call->state = SBX_CALL_ACTIVE;
+		u->inside = true;
+		CURLMcode rc = curl_multi_add_handle(u->multi, call->easy);
+		u->inside = false;
+		if (rc != CURLM_OK) {
+			struct sbx_call_end end = { .transport = SBX_TRANSPORT_LOCAL, .retry = &call->retry, .message = curl_multi_strerror(rc), .connection = -1 };
+			call->ops->on_end(call->arg, &end);
+			call_free(call);
+		}
+	}
+}
+
+static bool
+report_finished(struct sbx_upstream *u)
+{
+	CURLMsg *msg;
+	int left;
+	bool any = false;
+	while ((msg = curl_multi_info_read(u->multi, &left))) {
+		if (msg->msg != CURLMSG_DONE)
+			continue;
+		struct sbx_call *call = NULL;
+		CURLcode code = msg->data.result;
+		CURL *easy = msg->easy_handle;
+		(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
+		assert(call && call->magic == SBX_CALL_MAGIC && call->easy == easy);
+		bool doomed = call->state == SBX_CALL_DOOMED;
+		list_remove(call);
+		if (!doomed)
+			report(call, code);
+		u->inside = true;
+		(void)curl_multi_remove_handle(u->multi, easy);
+		u->inside = false;
+		call_free(call);
+		any = true;
+	}
+	return any;
+}
+
+void
+sbx_upstream_run(struct sbx_upstream *u, uint64_t now_ns)
+{
+	assert(!u->inside);
+	for (int round = 0; round < RUN_ROUNDS_MAX; round++) {
+		take_out_doomed(u);
+		go_on_paused(u);
+		take_in_queued(u);
+		if (u->timer_ns <= now_ns) {
+			u->timer_ns = UINT64_MAX; /* libcurl sets it again if it wants it */
+			socket_action(u, CURL_SOCKET_TIMEOUT, 0);
+		}
+		bool any = report_finished(u);
+		if (!any && !u->doomed && !u->pausing && !u->queued && u->timer_ns > now_ns)
+			return;
+	}
+}
+
+uint64_t
+sbx_upstream_wake_ns(const struct sbx_upstream *u)
+{
+	return u->doomed || u->pausing || u->queued ? 0 : u->timer_ns;
+}
+
+const struct sbx_upstream_stats *
+sbx_upstream_stats(const struct sbx_upstream *u)
+{
+	return &u->stats;
+}
+
+CURLM *
+sbx_upstream_multi(struct sbx_upstream *u)
+{
+	return u->multi;
+}
+
+int
+sbx_upstream_new(struct sbx_loop *loop, struct sbx_upstream **ret)
+{
+	struct sbx_upstream *u = calloc(1, sizeof *u);
+	if (!u)
+		return -SBX_ENOMEM;
+	u->loop = loop;
+	u->timer_ns = UINT64_MAX;
+	u->multi = curl_multi_init();
+	if (!u->multi) {
+		free(u);
+		return -SBX_ENOMEM;
+	}
+	(void)curl_multi_setopt(u->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
+	(void)curl_multi_setopt(u->multi, CURLMOPT_SOCKETDATA, u);
+	(void)curl_multi_setopt(u->multi, CURLMOPT_TIMERFUNCTION, on_timer);
+	(void)curl_multi_setopt(u->multi, CURLMOPT_TIMERDATA, u);
+	(void)curl_multi_setopt(u->multi, CURLMOPT_MAXCONNECTS, (long)MAX_IDLE_CONNECTIONS);
+	(void)curl_multi_setopt(u->multi, CURLMOPT_PIPELINING, CURLPIPE_MULTIPLEX);
+	*ret = u;
+	return 0;
+}
+
+void
+sbx_upstream_free(struct sbx_upstream *u)
+{
+	if (!u)
+		return;
+	take_out_doomed(u);
+	assert(u->stats.active == 0);
+	u->inside = true;
+	(void)curl_multi_cleanup(u->multi); /* closes the pool; its sockets leave through on_socket */
+	free(u);
+}

@@ -1,0 +1,543 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * main.c -- signalboxd: read the arguments, build the world, run it, take it down in reverse. No policy.
+ *
+ * Order of the start, and why: keys leave the environment before any thread can exist; the process is made undumpable before
+ * keys are read; the sockets listen only once requests can be served.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <curl/curl.h>
+
+#include "agent/config.h"
+#include "agent/io/agent.h"
+#include "agent/io/exchange.h"
+#include "agent/io/listen.h"
+#include "agent/io/session.h"
+#include "agent/io/stats.h"
+#include "agent/log.h"
+#include "agent/sdnotify.h"
+
+#define EXIT_USAGE 64
+#define EXIT_CONFIG 78
+#define DRAIN_S 25           /* below the 30 s that service managers usually grant */
+#define LAST_WORDS_NS 2000000000ull
+#define NOFILE_WANTED 1048576u
+#define FRAME_BUF_BYTES (256u << 20)
+
+static const char help[] =
+	"signalboxd -- the signalbox agent: owns the connections to AI providers for all programs of this host\n"
+	"\n"
+	"usage: signalboxd [options]\n"
+	"  --config FILE    configuration (default: $SIGNALBOX_CONFIG, ~/.config/signalbox/config.json,\n"
+	"                   /etc/signalbox/config.json; the first found wins; none is fine)\n"
+	"  --check          validate the configuration, name the file, and exit\n"
+	"  --loop KIND      auto, uring or epoll (default: $SIGNALBOX_LOOP, else auto)\n"
+	"  --log LEVEL      error, warning, notice, info or debug (default: info)\n"
+	"  --drain SECONDS  how long SIGTERM waits for running requests (default: 25)\n"
+	"  --version, --help\n"
+	"\n"
+	"signals: SIGTERM, SIGINT drain and stop (a second one stops at once); SIGHUP reloads; SIGUSR1 logs a summary\n"
+	"\n"
+	"example, with nothing configured:\n"
+	"  OPENAI_API_KEY=sk-... signalboxd &\n"
+	"  signalbox ask -m openai/gpt-5.2 --stream 'Say hello'\n"
+	"\n"
+	"man pages: signalboxd(8), signalboxd.conf(5)\n";
+
+struct daemon {
+	struct sbx_agent agent;
+	struct sbx_vault vault;
+	const char *config_path;
+	struct sbx_listen_socket client_socket, admin_socket;
+	struct sbx_listener *client_listener, *admin_listener;
+	struct sbx_watch *signals;
+	int signal_fd;
+	uint64_t drain_ns, drain_until_ns;
+	uint64_t watchdog_ns;
+	struct sbx_timer watchdog;
+	bool stop_now;
+};
+
+static struct daemon *
+daemon_of(struct sbx_agent *agent)
+{
+	return (struct daemon *)((char *)agent - offsetof(struct daemon, agent));
+}
+
+/* ---- configuration ---- */
+
+static const char *
+severity_word(enum sbx_config_severity s)
+{
+	return s == SBX_CONFIG_ERROR ? "error" : s == SBX_CONFIG_WARNING ? "warning" : "note";
+}
+
+static void
+say_messages(const struct sbx_config_messages *m, struct sbx_buf *say)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		if (sbx_buf_printf(say, "%s: %s\n", severity_word(m->message[i].severity), m->message[i].text))
+			return; /* full: what is there is enough to begin with */
+	if (m->dropped)
+		(void)sbx_buf_printf(say, "(%u more)\n", m->dropped);
+}
+
+static void
+print_messages(const struct sbx_config_messages *m, FILE *to)
+{
+	struct sbx_buf say;
+	sbx_buf_init(&say, 1u << 20);
+	say_messages(m, &say);
+	(void)fwrite(say.data, 1, say.n, to); /* a closed standard output is nobody's loss */
+	sbx_buf_fini(&say);
+}
+
+static void
+log_messages(const struct sbx_config_messages *m)
+{
+	for (uint32_t i = 0; i < m->n; i++)
+		sbx_log(m->message[i].severity == SBX_CONFIG_NOTE ? SBX_LOG_INFO : m->message[i].severity == SBX_CONFIG_WARNING ? SBX_LOG_WARNING : SBX_LOG_ERROR,
+		        "config", SBX_STR("says", m->message[i].text));
+}
+
+static int
+reload(struct sbx_agent *agent, struct sbx_buf *say)
+{
+	struct daemon *d = daemon_of(agent);
+	struct sbx_config_opts opts = { .path = d->config_path, .vault = &d->vault };
+	struct sbx_config_messages errors = { 0 };
+	struct sbx_config *config;
+	struct sbx_world *world;
+	(void)sbx_sd_notify("RELOADING=1");
+	int rc = sbx_config_load(&opts, &config, &errors);
+	if (rc == 0)
+		rc = sbx_world_new(config, agent->upstream, agent->world, sbx_loop_now_ns(agent->loop), &world);
+	if (rc == 0) {
+		if (strcmp(config->listen.socket, agent->world->config->listen.socket) != 0 ||
+		    strcmp(config->listen.admin_socket, agent->world->config->listen.admin_socket) != 0)
+			(void)sbx_buf_printf(say, "warning: a new socket path takes effect at the next start\n");
+		sbx_world_put(agent->world);
+		agent->world = world;
+		agent->count.reloads++;
+		say_messages(&config->notes, say);
+		sbx_log(SBX_LOG_NOTICE, "reloaded", SBX_STR("config", config->source), SBX_UINT("providers", config->tables.n_providers),
+		        SBX_UINT("usable", config->n_usable), SBX_UINT("targets", config->tables.n_targets), SBX_UINT("routes", config->tables.n_routes));
+	} else {
+		agent->count.reloads_refused++;
+		say_messages(&errors, say);
+		log_messages(&errors);
+		sbx_log(SBX_LOG_ERROR, "reload_refused", SBX_STR("config", agent->world->config->source), SBX_UINT("errors", errors.n + errors.dropped));
+	}
+	sbx_config_messages_fini(&errors);
+	(void)sbx_sd_notify("READY=1");
+	return rc ? -SBX_ESYNTAX : 0;
+}
+
+/* ---- signals ---- */
+
+static void
+begin_drain(struct daemon *d)
+{
+	struct sbx_agent *a = &d->agent;
+	uint64_t now_ns = sbx_loop_now_ns(a->loop);
+	if (a->draining) {
+		d->stop_now = true;
+		return;
+	}
+	a->draining = true;
+	d->drain_until_ns = now_ns + d->drain_ns;
+	(void)sbx_sd_notify("STOPPING=1");
+	sbx_log(SBX_LOG_NOTICE, "draining", SBX_UINT("requests", a->n_exchanges), SBX_UINT("sessions", a->n_sessions), SBX_NS("at_most", d->drain_ns));
+	sbx_listener_free(d->client_listener);
+	sbx_listener_free(d->admin_listener);
+	d->client_listener = d->admin_listener = NULL;
+	sbx_listen_close(&d->client_socket);
+	sbx_listen_close(&d->admin_socket);
+}
+
+static void
+log_summary(const struct daemon *d)
+{
+	const struct sbx_agent *a = &d->agent;
+	const struct sbx_loop_stats *loop = sbx_loop_stats(a->loop);
+	sbx_log(SBX_LOG_NOTICE, "summary", SBX_UINT("sessions", a->n_sessions), SBX_UINT("in_flight", a->n_exchanges), SBX_UINT("requests", a->count.requests),
+	        SBX_UINT("ok", a->count.requests_ok), SBX_UINT("failed", a->count.requests_failed), SBX_UINT("cancelled", a->count.requests_cancelled),
+	        SBX_UINT("refused", a->count.requests_refused), SBX_UINT("attempts", a->count.attempts), SBX_UINT("turns", loop->turns),
+	        SBX_UINT("syscalls", loop->syscalls), SBX_UINT("active_calls", sbx_upstream_stats(a->upstream)->active));
+}
+
+static void
+on_signal(void *arg, int fd, unsigned events)
+{
+	struct daemon *d = arg;
+	struct signalfd_siginfo info;
+	(void)events;
+	while (read(fd, &info, sizeof info) == (ssize_t)sizeof info) {
+		struct sbx_buf said;
+		switch (info.ssi_signo) {
+		case SIGTERM:
+		case SIGINT:
+			begin_drain(d);
+			break;
+		case SIGHUP:
+			sbx_buf_init(&said, 1u << 20);
+			(void)reload(&d->agent, &said); /* the log has it all */
+			sbx_buf_fini(&said);
+			break;
+		case SIGUSR1:
+			log_summary(d);
+			break;
+		default:
+			break;
+		}
+	}
+}
+
+static int
+watch_signals(struct daemon *d)
+{
+	sigset_t set;
+	(void)sigemptyset(&set);
+	(void)sigaddset(&set, SIGTERM);
+	(void)sigaddset(&set, SIGINT);
+	(void)sigaddset(&set, SIGHUP);
+	(void)sigaddset(&set, SIGUSR1);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	(void)signal(SIGPIPE, SIG_IGN);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return d->signal_fd < 0 ? -1 : sbx_watch_new(d->agent.loop, d->signal_fd, SBX_WATCH_IN, on_signal, d, &d->signals);
+}
+
+static void
+on_watchdog(void *arg, uint64_t now_ns)
+{
+	struct daemon *d = arg;
+	(void)sbx_sd_notify("WATCHDOG=1");
+	sbx_timer_arm(&d->agent.timers, &d->watchdog, now_ns + d->watchdog_ns / 2);
+}
+
+/* ---- sockets ---- */
+
+static void
+on_client(void *arg, int fd)
+{
+	sbx_session_accept(arg, fd, false);
+}
+
+static void
+on_admin(void *arg, int fd)
+{
+	sbx_session_accept(arg, fd, true);
+}
+
+static int
+open_sockets(struct daemon *d)
+{
+	const struct sbx_config *config = d->agent.world->config;
+	struct sbx_sd_fds fds = { .n = 0 };
+	char why[640];
+	int rc = sbx_sd_listen_fds(&fds);
+	if (rc)
+		sbx_log(SBX_LOG_WARNING, "activation", SBX_STR("says", "the sockets of the service manager cannot be used"), SBX_ERRNO_F("error", rc));
+	for (uint32_t i = 0; i < fds.n; i++) {
+		bool admin = strcmp(fds.fd[i].name, "admin") == 0;
+		struct sbx_listen_socket *l = admin ? &d->admin_socket : &d->client_socket;
+		if (!sbx_sd_is_unix_listener(fds.fd[i].fd) || l->fd >= 0)
+			(void)close(fds.fd[i].fd); /* not ours */
+		else
+			sbx_listen_adopt(l, fds.fd[i].fd);
+	}
+	if ((d->client_socket.fd < 0 &&
+	     sbx_listen_open(&d->client_socket, config->listen.socket, 0660, config->listen.has_group, config->listen.group, why, sizeof why)) ||
+	    (d->admin_socket.fd < 0 && sbx_listen_open(&d->admin_socket, config->listen.admin_socket, 0600, false, 0, why, sizeof why))) {
+		sbx_log(SBX_LOG_ERROR, "listen", SBX_STR("why", why));
+		return -1;
+	}
+	if (sbx_listener_new(d->agent.loop, d->client_socket.fd, on_client, &d->agent, &d->client_listener) ||
+	    sbx_listener_new(d->agent.loop, d->admin_socket.fd, on_admin, &d->agent, &d->admin_listener)) {
+		sbx_log(SBX_LOG_ERROR, "listen", SBX_STR("why", "out of memory"));
+		return -1;
+	}
+	return 0;
+}
+
+/* ---- the turn ---- */
+
+static void
+reap(struct sbx_agent *a)
+{
+	sbx_exchange_reap(a);
+	sbx_session_reap(a);
+}
+
+static int
+run(struct daemon *d)
+{
+	struct sbx_agent *a = &d->agent;
+	uint64_t last_words_ns = 0, ticked_ns = 0;
+	for (;;) {
+		uint64_t until = sbx_timers_next_ns(&a->timers), up = sbx_upstream_wake_ns(a->upstream);
+		if (up < until)
+			until = up;
+		if (a->draining) {
+			uint64_t stop = last_words_ns ? last_words_ns : d->drain_until_ns;
+			if (stop < until)
+				until = stop;
+		}
+		int rc = sbx_loop_turn(a->loop, until);
+		if (rc) {
+			sbx_log(SBX_LOG_ERROR, "loop", SBX_ERRNO_F("error", rc));
+			return EXIT_FAILURE;
+		}
+		uint64_t now_ns = sbx_loop_now_ns(a->loop);
+		sbx_timers_run(&a->timers, now_ns);
+		sbx_upstream_run(a->upstream, now_ns);
+		reap(a);
+		if (now_ns - ticked_ns >= 1000000000ull) {
+			ticked_ns = now_ns;
+			sbx_log_tick(false);
+		}
+		if (!a->draining)
+			continue;
+		sbx_session_drain_all(a);
+		if (!last_words_ns && (d->stop_now || now_ns >= d->drain_until_ns)) {
+			sbx_log(SBX_LOG_WARNING, "drain_over", SBX_UINT("requests", a->n_exchanges));
+			sbx_session_close_all(a, SBX_CODE_DRAINING);
+			last_words_ns = now_ns + LAST_WORDS_NS;
+		}
+		reap(a);
+		if (!a->n_sessions && !a->n_exchanges)
+			return EXIT_SUCCESS;
+		if (last_words_ns && now_ns >= last_words_ns)
+			return EXIT_SUCCESS;
+	}
+}
+
+/* ---- start and end ---- */
+
+static void
+harden(void)
+{
+	struct rlimit none = { 0, 0 }, files;
+	(void)prctl(PR_SET_DUMPABLE, 0); /* libcurl and OpenSSL hold copies of keys: no core file, no ptrace by the same user */
+	(void)setrlimit(RLIMIT_CORE, &none);
+	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+		files.rlim_cur = files.rlim_max < NOFILE_WANTED ? files.rlim_max : NOFILE_WANTED;
+		(void)setrlimit(RLIMIT_NOFILE, &files); /* two descriptors a request */
+	}
+}
+
+static int
+build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
+{
+	struct sbx_agent *a = &d->agent;
+	char why[256];
+	sbx_timers_init(&a->timers);
+	sbx_json_scratch_init(&a->scratch);
+	sbx_buf_init(&a->frame, FRAME_BUF_BYTES);
+	a->reload = reload;
+	if (getrandom(&a->generation, sizeof a->generation, 0) != (ssize_t)sizeof a->generation)
+		a->generation = (uint64_t)time(NULL);
+	a->seed = a->generation;
+	a->generation &= (1ull << 53) - 1; /* so that every language can hold it */
+	if (sbx_loop_new(kind, why, sizeof why, &a->loop)) {
+		sbx_log(SBX_LOG_ERROR, "loop", SBX_STR("why", why));
+		sbx_config_free(config);
+		return -1;
+	}
+	sbx_log(SBX_LOG_INFO, "loop", SBX_STR("kind", sbx_loop_kind(a->loop) == SBX_LOOP_URING ? "io_uring" : "epoll"), SBX_STR("why", why));
+	a->started_ns = sbx_loop_now_ns(a->loop);
+	if (curl_global_init(CURL_GLOBAL_DEFAULT) || sbx_upstream_new(a->loop, &a->upstream)) {
+		sbx_log(SBX_LOG_ERROR, "libcurl", SBX_STR("why", "cannot be initialised"));
+		sbx_config_free(config);
+		return -1;
+	}
+	if (sbx_world_new(config, a->upstream, NULL, a->started_ns, &a->world) || watch_signals(d)) {
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory or descriptors"));
+		return -1;
+	}
+	if (open_sockets(d))
+		return -1;
+	d->watchdog_ns = sbx_sd_watchdog_ns();
+	d->watchdog = (struct sbx_timer){ .fire = on_watchdog, .arg = d };
+	if (sbx_timers_reserve(&a->timers, 64))
+		return -1;
+	if (d->watchdog_ns)
+		sbx_timer_arm(&a->timers, &d->watchdog, a->started_ns + d->watchdog_ns / 2);
+	return 0;
+}
+
+/* In reverse, so that a leak checker finds nothing, and a half-built agent comes down as well. */
+static void
+tear_down(struct daemon *d)
+{
+	struct sbx_agent *a = &d->agent;
+	if (a->loop) {
+		sbx_session_close_all(a, SBX_CODE_DRAINING);
+		reap(a);
+		sbx_timer_cancel(&a->timers, &d->watchdog);
+		sbx_listener_free(d->client_listener);
+		sbx_listener_free(d->admin_listener);
+		if (d->signals)
+			sbx_watch_free(d->signals);
+	}
+	sbx_listen_close(&d->client_socket);
+	sbx_listen_close(&d->admin_socket);
+	if (a->upstream)
+		sbx_upstream_run(a->upstream, 0); /* lets go of what was aborted */
+	sbx_exchange_drop_legs(a);
+	reap(a);
+	if (a->upstream)
+		sbx_upstream_run(a->upstream, 0);
+	sbx_world_put(a->world);
+	sbx_upstream_free(a->upstream);
+	sbx_loop_free(a->loop);
+	curl_global_cleanup();
+	sbx_session_free_peers(a);
+	sbx_buf_fini(&a->frame);
+	sbx_json_scratch_fini(&a->scratch);
+	sbx_timers_fini(&a->timers);
+	sbx_vault_fini(&d->vault);
+	if (d->signal_fd >= 0)
+		(void)close(d->signal_fd);
+}
+
+static int
+check_config(struct daemon *d)
+{
+	struct sbx_config_opts opts = { .path = d->config_path, .vault = &d->vault };
+	struct sbx_config_messages errors = { 0 };
+	struct sbx_config *config;
+	int rc = sbx_config_load(&opts, &config, &errors);
+	if (rc) {
+		print_messages(&errors, stderr);
+		sbx_config_messages_fini(&errors);
+		(void)fprintf(stderr, "signalboxd: the configuration is not valid\n");
+		return EXIT_CONFIG;
+	}
+	print_messages(&config->notes, stdout);
+	(void)printf("%s: valid; %u provider(s), %u with a key, %u target(s), %u route(s)\n", config->source ? config->source : "no configuration file",
+	             config->tables.n_providers, config->n_usable, config->tables.n_targets, config->tables.n_routes);
+	sbx_config_free(config);
+	return EXIT_SUCCESS;
+}
+
+static int
+parse_loop(const char *word, enum sbx_loop_kind *ret_kind)
+{
+	if (!word || !*word || strcmp(word, "auto") == 0)
+		*ret_kind = SBX_LOOP_AUTO;
+	else if (strcmp(word, "uring") == 0)
+		*ret_kind = SBX_LOOP_URING;
+	else if (strcmp(word, "epoll") == 0)
+		*ret_kind = SBX_LOOP_EPOLL;
+	else
+		return -1;
+	return 0;
+}
+
+static int
+usage(const char *what, const char *word)
+{
+	(void)fprintf(stderr, "signalboxd: %s%s; see signalboxd --help\n", what, word ? word : "");
+	return EXIT_USAGE;
+}
+
+int
+main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ "config", required_argument, NULL, 'c' }, { "check", no_argument, NULL, 'k' },     { "loop", required_argument, NULL, 'l' },
+		{ "log", required_argument, NULL, 'g' },    { "drain", required_argument, NULL, 'd' }, { "version", no_argument, NULL, 'v' },
+		{ "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
+	};
+	static struct daemon d = { .client_socket = { -1, -1, NULL }, .admin_socket = { -1, -1, NULL }, .signal_fd = -1, .drain_ns = DRAIN_S * 1000000000ull };
+	const char *loop = getenv("SIGNALBOX_LOOP");
+	enum sbx_log_level level = SBX_LOG_INFO;
+	enum sbx_loop_kind kind;
+	bool check = false;
+	char *end;
+	int c;
+	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		switch (c) {
+		case 'c':
+			d.config_path = optarg;
+			break;
+		case 'k':
+			check = true;
+			break;
+		case 'l':
+			loop = optarg;
+			break;
+		case 'g':
+			if (sbx_log_level_parse(optarg, &level))
+				return usage("--log does not know ", optarg);
+			break;
+		case 'd':
+			errno = 0;
+			d.drain_ns = strtoul(optarg, &end, 10) * 1000000000ull;
+			if (errno || *end || !*optarg || d.drain_ns > 86400000000000ull)
+				return usage("--drain takes seconds, not ", optarg);
+			break;
+		case 'v':
+			(void)printf("signalboxd %s (%s)\n", SBX_VERSION, curl_version());
+			return EXIT_SUCCESS;
+		case 'h':
+			(void)fputs(help, stdout);
+			return EXIT_SUCCESS;
+		default:
+			return usage("unknown option", NULL);
+		}
+	}
+	if (optind < argc)
+		return usage("unexpected argument ", argv[optind]);
+	if (parse_loop(loop, &kind))
+		return usage("the loop is auto, uring or epoll, not ", loop);
+
+	struct sbx_log_opts log = sbx_log_default();
+	log.level = level;
+	sbx_log_init(&log);
+	harden();
+	sbx_vault_init(&d.vault);
+	if (check) {
+		int status = check_config(&d);
+		sbx_vault_fini(&d.vault);
+		return status;
+	}
+	struct sbx_config_opts opts = { .path = d.config_path, .vault = &d.vault };
+	struct sbx_config_messages errors = { 0 };
+	struct sbx_config *config;
+	if (sbx_config_load(&opts, &config, &errors)) {
+		log_messages(&errors);
+		sbx_config_messages_fini(&errors);
+		sbx_vault_fini(&d.vault);
+		return EXIT_CONFIG;
+	}
+	log_messages(&config->notes);
+	int status = EXIT_FAILURE;
+	if (build(&d, config, kind) == 0) {
+		config = d.agent.world->config;
+		sbx_log(SBX_LOG_NOTICE, "ready", SBX_STR("version", SBX_VERSION), SBX_STR("socket", config->listen.socket), SBX_STR("config", config->source),
+		        SBX_UINT("providers", config->tables.n_providers), SBX_UINT("usable", config->n_usable), SBX_UINT("targets", config->tables.n_targets),
+		        SBX_UINT("routes", config->tables.n_routes), SBX_STR("http", sbx_upstream_about()));
+		(void)sbx_sd_notify("READY=1");
+		status = run(&d);
+		log_summary(&d);
+	}
+	tear_down(&d);
+	sbx_log(SBX_LOG_NOTICE, "stopped", SBX_INT("status", status));
+	sbx_log_tick(true);
+	return status;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * signalbox/wire.h -- the protocol between the agent and its clients; this comment is its specification, version 1.
+ *
+ * TRANSPORT. A stream Unix socket. A program that uses libsignalbox never sees any of this; it is for those who write a
+ * client in another language.
+ *
+ * FRAME. Four bytes of length, big-endian, then so many bytes holding exactly one MessagePack array [kind, id, map]:
+ *   kind  small unsigned integer, SBX_FRAME_* below
+ *   id    unsigned, at most 2^53: the client's number for a request, not in use by another one of the connection;
+ *         0 where the frame belongs to the connection
+ *   map   keys are strings, each at most once. A key that the agent does not know is an error, because ignoring it would
+ *         change the meaning of a request; a client ignores keys that it does not know. nil means the key is absent.
+ * Limits: SBX_FRAME_MAX_BYTES, depth SBX_FRAME_DEPTH_MAX, SBX_FRAME_ELEMENTS_MAX elements (array items, map keys and
+ * values), and no length that is larger than the bytes that are left. A frame that breaks one of these, or is no such
+ * array, ends the connection with ERROR id 0 code "invalid_request". A frame that is well formed but wrong in its content
+ * ends only its request.
+ *
+ * ORDER. The client's first frame is HELLO, within 10 s. The agent answers WELCOME, or ERROR id 0 and closes. Many
+ * requests run at once on one connection and their frames interleave. For each SUBMIT there is exactly one DONE or ERROR,
+ * and no frame with its id afterwards. CANCEL ends the request with ERROR "cancelled", unless its end is on the way
+ * already; a CANCEL or CREDIT for an id that is not running is ignored.
+ *
+ * CREDIT. Each request starts with SBX_CREDIT_BYTES of payload (the bytes in `text`, `arguments`, `id`, `name` and `data`
+ * of its EVENTs). The agent never sends beyond it: at zero it stops reading from the provider. The client grants more as
+ * its application consumes. No EVENT holds more than SBX_EVENT_MAX_BYTES of payload. A client that never reads stalls
+ * only itself; what the agent holds for it is bounded, and its deadlines run on.
+ *
+ * CLIENT TO AGENT
+ *   HELLO   id 0   version uint = 1; client str (a name for logs, at most 64 bytes)
+ *   SUBMIT         what to ask:
+ *     route str | model str | targets [str]   at most one of them; they win over the body's own "model". A route name;
+ *                        "provider/model", cut at the first slash; a bare model name: every provider that has it. With
+ *                        none of them the body's "model" is looked up the same way.
+ *     body bin           the request as JSON, in the dialect; at most SBX_BODY_IN_MAX_BYTES
+ *     dialect str        of body and data: "openai-chat", the default
+ *     operation str      "chat", the default
+ *     stream bool        answer in pieces as they come (default: what the body says)
+ *     reply str          "events" (default): typed EVENTs; "data": the answer's own bytes, ready to be passed on
+ *     restart bool       if a stream breaks after content, it may be started over (RESET); default false
+ *     deadline_ms uint   for the whole request, all attempts included; default 600000
+ *     idempotency_key str  at most 255 printable characters; passed on to providers that are configured to take it
+ *     principal map, tags map, max_cost_nanousd uint, and any other key: "unsupported", never accepted and ignored
+ *   CANCEL         {}
+ *   CREDIT         bytes uint, added to what is left
+ *   STATS   id n   {} : answered by a STATS frame of the same id
+ *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
+ *
+ * AGENT TO CLIENT
+ *   WELCOME id 0   version uint; agent str; pid uint; generation uint (random, new with each start)
+ *   ACCEPTED       {} : the request is the agent's now; sent before anything was sent to a provider
+ *   EVENT          type uint, SBX_EVENT_*; choice uint (absent = 0), and
+ *                    TEXT, REASONING, REFUSAL: text str
+ *                    TOOL_CALL: index uint (number of the call in its choice); on its first fragment id str and name str;
+ *                      arguments str: the next piece of its JSON. Pieces of one call may mix with those of others.
+ *                    FINISH: finish str, finish_raw str if the provider's word differs
+ *                    DATA: data bin. Whole: the pieces of one JSON body. Stream: SSE, framing included
+ *                    TARGET: target str, attempt uint: who answers; before the first content of each attempt
+ *   RESET          attempt uint: forget every EVENT of the request so far; attempt n starts over
+ *   DONE           see below
+ *   ERROR          see below
+ *   STATS, RELOADED   a map of counters; the notes of the new configuration
+ *
+ * DONE: provider str, model str (as the provider calls it), target str "provider/model", finish str|nil, usage USAGE|nil,
+ *   usage_raw str|nil (the provider's own object), cost_nanousd int|nil, cost_status str if nil, total_ms uint,
+ *   first_content_ms uint|nil, attempts [ATTEMPT]
+ * ERROR: code str (signalbox/errors.h), status uint, message str (for people: what happened and what to do),
+ *   retry_after_ms uint if known, retryable bool (whether asking again may help),
+ *   provider_error map if a provider said something: {provider, status, type, code, param, message}, each str or uint,
+ *   absent where the provider gave none, usage, cost_nanousd, cost_status, total_ms, attempts; `data` bin if reply was
+ *   "data": the error in the dialect, as a JSON body
+ * USAGE: prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens: each uint, or
+ *   absent if the provider did not say; estimated bool, clamped bool if so
+ * ATTEMPT: target str, class str (agent/core/class.h), status uint|nil, started_ms and ended_ms uint (since SUBMIT),
+ *   first_content_ms uint|nil, usage USAGE|nil, cost_nanousd int|nil, connection str "reused" | "new" | nil, message str|nil
+ */
+#ifndef SIGNALBOX_WIRE_H
+#define SIGNALBOX_WIRE_H
+
+#define SBX_WIRE_VERSION 1
+
+#define SBX_BODY_IN_MAX_BYTES (32u << 20)                        /* a request's body: images travel in it */
+#define SBX_FRAME_MAX_BYTES (SBX_BODY_IN_MAX_BYTES + (1u << 20)) /* room for the keys around it */
+#define SBX_FRAME_DEPTH_MAX 32
+#define SBX_FRAME_ELEMENTS_MAX 65536
+#define SBX_FRAME_HEAD_BYTES 4
+#define SBX_CREDIT_BYTES (256u << 10)   /* a few hundred events: enough to never wait, little enough to hold for thousands */
+#define SBX_CREDIT_MAX_BYTES (64u << 20) /* a grant beyond this is cut to it */
+#define SBX_EVENT_MAX_BYTES (64u << 10) /* a quarter of the credit: a request never stalls for the size of one event */
+#define SBX_HELLO_TIMEOUT_MS 10000
+#define SBX_DEADLINE_DEFAULT_MS 600000
+#define SBX_DEADLINE_MAX_MS 86400000
+#define SBX_ID_MAX (1ull << 53)
+#define SBX_IDEMPOTENCY_KEY_MAX_BYTES 255
+
+enum sbx_frame_kind {
+	/* client to agent */
+	SBX_FRAME_HELLO = 1,
+	SBX_FRAME_SUBMIT = 2,
+	SBX_FRAME_CANCEL = 3,
+	SBX_FRAME_CREDIT = 4,
+	SBX_FRAME_STATS = 5, /* both ways */
+	SBX_FRAME_RELOAD = 6,
+	/* agent to client */
+	SBX_FRAME_WELCOME = 32,
+	SBX_FRAME_ACCEPTED = 33,
+	SBX_FRAME_EVENT = 34,
+	SBX_FRAME_RESET = 35,
+	SBX_FRAME_DONE = 36,
+	SBX_FRAME_ERROR = 37,
+	SBX_FRAME_RELOADED = 38,
+};
+
+enum sbx_event_type {
+	SBX_EVENT_TEXT = 1,
+	SBX_EVENT_REASONING = 2,
+	SBX_EVENT_REFUSAL = 3,
+	SBX_EVENT_TOOL_CALL = 4,
+	SBX_EVENT_FINISH = 5,
+	SBX_EVENT_DATA = 6,
+	SBX_EVENT_TARGET = 7,
+};
+
+#endif

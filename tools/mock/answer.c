@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What the double answers to a request: which status, which kind of body, which
+ * head.  The bodies themselves are in body.c, the events of a stream in
+ * events.c; faults of time and of the wire in exchange.c and the transports.
+ *
+ * The text is deterministic: the words of text= (or "hello from NAME"), then
+ * " t4 t5 ..." up to tokens=.  Two doubles of one --name say the same.
+ */
+#include "tools/mock/answer.h"
+
+#include <string.h>
+#include <strings.h>
+
+#define BIG_HEADER_BYTES ((size_t)16 << 10) /* of one line of big-headers: 64 of them make 1 MiB */
+
+static const struct mock_faults *healthy(void)
+{
+	static struct mock_faults none;
+	static bool ready;
+
+	if (!ready) {
+		mock_faults_init(&none);
+		ready = true;
+	}
+	return &none;
+}
+
+static const char *type_of_text(const struct mock_text *text)
+{
+	if (text->n > 0 && (text->at[0] == '{' || text->at[0] == '['))
+		return "application/json";
+	if (text->n > 5 && (memcmp(text->at, "data:", 5) == 0 || memcmp(text->at, "event", 5) == 0))
+		return "text/event-stream";
+	if (text->n > 0 && text->at[0] == '<')
+		return "text/html";
+	return "text/plain";
+}
+
+static bool ends_with(struct mock_span path, const char *tail)
+{
+	size_t n = strlen(tail);
+
+	return path.n >= n && memcmp(path.at + path.n - n, tail, n) == 0;
+}
+
+static bool span_is(struct mock_span span, const char *word)
+{
+	return span.n == strlen(word) && memcmp(span.at, word, span.n) == 0;
+}
+
+static bool key_fits(const struct mock_exchange *x, struct mock_span authorization)
+{
+	const char *key = x->mock->key;
+	size_t n;
+
+	if (key == NULL)
+		return true;
+	n = strlen(key);
+	if (authorization.n > 7 && strncasecmp(authorization.at, "Bearer ", 7) == 0) {
+		authorization.at += 7;
+		authorization.n -= 7;
+	}
+	return authorization.n == n && memcmp(authorization.at, key, n) == 0;
+}
+
+/* The answer is this error, whatever the rules say. */
+static void refuse(struct mock_exchange *x, int status, const char *message)
+{
+	x->answer.stage = MOCK_STAGE_END;
+	x->answer.status = status;
+	x->answer.content_type = "application/json";
+	mock_answer_fmt_error(&x->body, status, message);
+}
+
+/* Known once the request is read; the rest of x->answer is set by its kind. */
+static void choose_fixed(struct mock_exchange *x, void (*put)(struct mock_exchange *))
+{
+	const struct mock_faults *f = x->faults;
+	struct mock_answer *a = &x->answer;
+
+	a->stage = MOCK_STAGE_END;
+	a->status = f->status >= 0 ? (int)f->status : 200;
+	a->content_type = "application/json";
+	if (f->file.at != NULL) {
+		size_t n = f->file.n;
+
+		mock_bytes_put(&x->body, f->content.at, f->content.n);
+		if (n > 4 && memcmp(f->file.at + n - 4, ".sse", 4) == 0)
+			a->content_type = "text/event-stream";
+		else if (n <= 5 || memcmp(f->file.at + n - 5, ".json", 5) != 0)
+			a->content_type = "application/octet-stream";
+	} else if (f->body.at != NULL) {
+		mock_bytes_put(&x->body, f->body.at, f->body.n);
+		a->content_type = type_of_text(&f->body);
+	} else if (f->html) {
+		mock_bytes_lit(&x->body, "<!DOCTYPE html>\n<html><head><title>Bad gateway</title></head>"
+					   "<body><h1>502 Bad gateway</h1></body></html>\n");
+		a->content_type = "text/html; charset=utf-8";
+	} else if (f->json_error) {
+		mock_answer_fmt_error(&x->body, f->error_status >= 0 ? (int)f->error_status : 503, NULL);
+	} else if (f->empty) {
+		a->content_type = NULL;
+	} else if (f->gzip) {
+		const struct mock_bytes *packed = mock_body_bomb();
+
+		mock_bytes_put(&x->body, mock_bytes_at(packed), packed->n);
+	} else if (a->status >= 400) {
+		mock_answer_fmt_error(&x->body, a->status, NULL);
+	} else {
+		put(x);
+	}
+}
+
+static bool wants_fixed(const struct mock_faults *f)
+{
+	return f->file.at != NULL || (f->body.at != NULL && f->error_after < 0 && !f->error_first) || f->html ||
+		   f->json_error || f->empty || f->gzip || f->status >= 400;
+}
+
+static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
+{
+	const struct mock_faults *f = x->faults;
+	struct mock_answer *a = &x->answer;
+
+	a->text = f->text.at != NULL ? (struct mock_span){ f->text.at, f->text.n }
+								 : (struct mock_span){ mock_bytes_at(&x->mock->greeting), x->mock->greeting.n };
+	a->n_tokens = f->tokens >= 0 ? f->tokens : mock_say_count_words(a);
+	a->n_choices = f->choices > 0 ? f->choices : ask->n_choices;
+	if (!ask->stream || wants_fixed(f)) {
+		choose_fixed(x, mock_body_completion);
+		return;
+	}
+	a->sse = true;
+	a->status = f->status >= 0 ? (int)f->status : 200;
+	a->content_type = "text/event-stream; charset=utf-8";
+	a->usage_asked = ask->include_usage;
+	mock_say_opening(x, &a->prefix, "chat.completion.chunk");
+	mock_bytes_lit(&a->prefix, "\"choices\":[");
+	a->stage = MOCK_STAGE_ROLE;
+}
+
+/* A fault that the transport cannot play must not pass for a healthy answer. */
+static const char *misfit(const struct mock_exchange *x, const struct mock_faults *f)
+{
+	if (!x->ops->is_h2 && (f->goaway != 0 || f->refused_stream || f->rst_stream >= 0))
+		return "goaway, refused-stream and rst-stream need HTTP/2.";
+	if (x->ops->is_h2 && (f->te_cl || f->drip_headers > 0))
+		return "te-cl and drip-headers need HTTP/1.1.";
+	return NULL;
+}
+
+void mock_answer_decide(struct mock_exchange *x, const struct mock_request *request)
+{
+	struct mock *mock = x->mock;
+	struct mock_span path = request->path;
+	const char *query = memchr(path.at, '?', path.n);
+	bool post = span_is(request->method, "POST");
+	struct mock_ask ask;
+	const char *bad_json = NULL;
+	char error[256];
+	bool chat, embeddings, models;
+
+	if (query != NULL)
+		path.n = (size_t)(query - path.at);
+	chat = ends_with(path, "/chat/completions");
+	embeddings = ends_with(path, "/embeddings");
+	models = ends_with(path, "/models");
+	ask.model[0] = '\0';
+	ask.n_model = 0;
+	ask.n_choices = 1;
+	ask.stream = false;
+	if (post && (chat || embeddings))
+		(void)mock_scan(request->body.at, request->body.n, &ask, &bad_json);
+	else if (models)
+		ask.n_model = (size_t)snprintf(ask.model, sizeof(ask.model), "/models");
+	(void)mock_date(mock);
+	x->faults = healthy();
+	x->entry = mock_log_add(mock->log, x->conn, x->conn->n_requests, request,
+							(struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
+	if (!key_fits(x, request->authorization)) {
+		refuse(x, 401, NULL);
+	} else if (!chat && !embeddings && !models) {
+		refuse(x, 404, "Unknown path.");
+	} else if (span_is(request->method, models ? "GET" : "POST") == false) {
+		refuse(x, 405, NULL);
+	} else if (bad_json != NULL) {
+		(void)snprintf(error, sizeof(error), "We could not parse the JSON body of your request: %s.", bad_json);
+		refuse(x, 400, error);
+	} else if (ask.n_model == 0) {
+		refuse(x, 400, "You must provide a model parameter.");
+	} else if (chat && ask.n_messages == 0) {
+		refuse(x, 400, "Missing required parameter: 'messages'.");
+	} else if (embeddings && ask.n_inputs == 0) {
+		refuse(x, 400, "Missing required parameter: 'input'.");
+	} else if (mock_rules_find(mock->rules, ask.model, x->conn->n_requests > 1, &x->rule, error, sizeof(error)) < 0) {
+		refuse(x, 400, error);
+	} else if (x->rule != NULL && misfit(x, &x->rule->faults) != NULL) {
+		refuse(x, 400, misfit(x, &x->rule->faults));
+	} else {
+		if (x->rule != NULL)
+			x->faults = &x->rule->faults;
+		x->answer.n_choices = 1;
+		if (chat) {
+			choose_chat(x, &ask);
+		} else if (embeddings) {
+			x->answer.n_choices = (int64_t)ask.n_inputs;
+			choose_fixed(x, mock_body_embeddings);
+		} else {
+			choose_fixed(x, mock_body_models);
+		}
+	}
+}
+
+uint64_t mock_answer_work_ns(const struct mock_exchange *x)
+{
+	const struct mock_faults *f = x->faults;
+	uint64_t gaps = x->answer.n_tokens > 1 ? (uint64_t)x->answer.n_tokens - 1 : 0;
+
+	return x->answer.sse ? 0 : f->first + f->gap * gaps;
+}
+
+static void add_header(struct mock_head *head, const char *name, const char *value, size_t n_value)
+{
+	if (head->n_headers == MOCK_HEADERS_MAX)
+		return;
+	head->headers[head->n_headers++] = (struct mock_header){ { name, strlen(name) }, { value, n_value } };
+}
+
+static void add_text_header(struct mock_head *head, const char *name, const struct mock_text *value)
+{
+	if (value->at != NULL)
+		add_header(head, name, value->at, value->n);
+}
+
+static void add_big_headers(struct mock_head *head, size_t bytes)
+{
+	static char block[BIG_HEADER_BYTES];
+
+	memset(block, 'h', sizeof(block));
+	while (bytes > 0) {
+		size_t n = bytes < sizeof(block) ? bytes : sizeof(block);
+
+		add_header(head, "x-mock-big", block, n);
+		bytes -= n;
+	}
+}
+
+void mock_answer_head(struct mock_exchange *x, struct mock_head *ret_head)
+{
+	const struct mock_faults *f = x->faults;
+	struct mock_answer *a = &x->answer;
+	bool none = f->content_type.at != NULL && strcmp(f->content_type.at, "none") == 0;
+
+	ret_head->status = a->status;
+	ret_head->interim = f->interim > 0 ? f->interim : 0;
+	ret_head->n_headers = 0;
+	ret_head->raw_date = true;
+	if (f->date.at == NULL)
+		add_header(ret_head, "date", mock_date(x->mock), strlen(mock_date(x->mock)));
+	else if (strcmp(f->date.at, "none") != 0)
+		add_text_header(ret_head, "date", &f->date);
+	if (f->content_type.at != NULL && !none)
+		add_text_header(ret_head, "content-type", &f->content_type);
+	else if (a->content_type != NULL && !none)
+		add_header(ret_head, "content-type", a->content_type, strlen(a->content_type));
+	add_text_header(ret_head, "retry-after", &f->retry_after);
+	add_text_header(ret_head, "retry-after-ms", &f->retry_after_ms);
+	if (f->gzip)
+		add_header(ret_head, "content-encoding", "gzip", 4);
+	else
+		add_text_header(ret_head, "content-encoding", &f->encoding);
+	for (size_t i = 0; i < f->n_headers; i++) {
+		if (ret_head->n_headers == MOCK_HEADERS_MAX)
+			break;
+		ret_head->headers[ret_head->n_headers++] =
+			(struct mock_header){ { f->headers[i].name.at, f->headers[i].name.n },
+								  { f->headers[i].value.at, f->headers[i].value.n } };
+	}
+	if (f->big_headers > 0)
+		add_big_headers(ret_head, (size_t)f->big_headers);
+
+	/* a length that is told, rightly or wrongly, needs the whole body now */
+	if (a->sse && (f->wrong_length != 0 || f->te_cl))
+		while (mock_answer_next(x))
+			;
+	ret_head->chunked = (a->sse && f->wrong_length == 0) || f->replay || f->bad_chunk || f->te_cl;
+	ret_head->length = ret_head->chunked && !f->te_cl ? -1 : (int64_t)x->body.n + f->wrong_length;
+	if (ret_head->length < -1)
+		ret_head->length = 0;
+	if (!a->sse || f->wrong_length != 0 || f->te_cl)
+		a->last_chunk = true;
+}
