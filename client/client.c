@@ -19,7 +19,9 @@
 #define BACKLOG_WAIT_MS 5 /* sbx_open(): the agent's backlog is full; it empties within a turn of its loop */
 #define SLOTS_FIRST 16
 #define OWNER_PAGE_BYTES 4096
-#define LIBRARY_VERSION "0.1.0"
+#define TEXT_OF(number) #number
+#define VERSION_TEXT(major, minor, patch) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(patch)
+#define LIBRARY_VERSION VERSION_TEXT(SBX_VERSION_MAJOR, SBX_VERSION_MINOR, SBX_VERSION_PATCH)
 
 const char *
 sbx_version(void)
@@ -48,7 +50,7 @@ sbx_fail(struct sbx_client *c, int rc, const char *fmt, ...)
 const char *
 sbx_client_error(const struct sbx_client *c)
 {
-	return c->error;
+	return c ? c->error : "out of memory"; /* the only way for sbx_open() to give no handle */
 }
 
 static bool
@@ -637,13 +639,14 @@ int
 sbx_open(const struct sbx_open_options *options, struct sbx_client **ret_client)
 {
 	struct sbx_client *c = calloc(1, sizeof *c);
+	*ret_client = NULL;
 	if (!c)
 		return -SBX_ENOMEM;
 	c->fd = -1;
 	c->due_tail = &c->due_head;
 	sbx_buf_init(&c->in, SBX_FRAME_HEAD_BYTES + SBX_FRAME_MAX_BYTES + 2 * SBX_READ_BYTES);
 	sbx_buf_init(&c->later, SBX_LATER_MAX_BYTES);
-	sbx_buf_init(&c->out, SBX_UNSENT_MAX_BYTES + 2 * SBX_FRAME_MAX_BYTES); /* beyond the check in start(): the frame half sent, grants */
+	sbx_buf_init(&c->out, SBX_UNSENT_MAX_BYTES + 2 * SBX_FRAME_MAX_BYTES); /* start() has the limit; a frame half sent, grants */
 	c->reply = sbx_reply_new(/* gathers */ false);
 	if (!c->reply) {
 		free(c);

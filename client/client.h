@@ -119,7 +119,7 @@ int sbx_sort_frames(struct sbx_client *c, char *why, size_t why_bytes);
 
 /* ---- link.c ---- */
 int sbx_link_find(struct sbx_client *c, const char *socket); /* sets the address: 0, -SBX_EINVAL */
-int sbx_link_connect(struct sbx_client *c);                  /* DOWN -> GREETING; 0, -SBX_EAGENT, -SBX_EACCESS, -SBX_EBUSY */
+int sbx_link_connect(struct sbx_client *c);                  /* DOWN -> GREETING; 0, -SBX_EAGENT, _EACCESS, _EBUSY, _ENOMEM */
 void sbx_link_lost(struct sbx_client *c, int rc, const char *why);
 void sbx_link_close(struct sbx_client *c);                   /* only the descriptor */
 void sbx_link_flush(struct sbx_client *c);                   /* as much of `out` as the socket takes */

@@ -48,7 +48,7 @@ sbx_link_find(struct sbx_client *c, const char *socket)
 }
 
 /* HELLO fits in any fresh socket's buffer, so it goes in one piece or not at all. */
-static bool
+static int
 say_hello(struct sbx_client *c)
 {
 	struct sbx_buf hello;
@@ -57,9 +57,13 @@ say_hello(struct sbx_client *c)
 	sbx_frame_begin(&p, &hello, SBX_FRAME_HELLO, 0, 2);
 	sbx_pack_uint(&p, "version", SBX_WIRE_VERSION);
 	sbx_pack_str(&p, "client", sbx_span_of(c->name));
-	bool said = sbx_frame_end(&p) == 0 && send(c->fd, hello.data, hello.n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)hello.n;
+	int rc = sbx_frame_end(&p);
+	if (rc)
+		rc = sbx_fail(c, rc, "out of memory for a connection");
+	else if (send(c->fd, hello.data, hello.n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)hello.n)
+		rc = sbx_fail(c, -SBX_EAGENT, "the agent at %s hung up before the greeting", c->address.sun_path);
 	sbx_buf_fini(&hello);
-	return said;
+	return rc;
 }
 
 int
@@ -87,9 +91,10 @@ sbx_link_connect(struct sbx_client *c)
 			return sbx_fail(c, -SBX_EAGENT, "no agent: cannot connect to %s: %m", path);
 		}
 	}
-	if (!say_hello(c)) {
+	int rc = say_hello(c);
+	if (rc) {
 		sbx_link_close(c);
-		return sbx_fail(c, -SBX_EAGENT, "the agent at %s hung up before the greeting", path);
+		return rc;
 	}
 	c->link = SBX_LINK_GREETING;
 	c->retrying = false;

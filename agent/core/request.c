@@ -450,15 +450,17 @@ after_failure(struct step *s, uint8_t ai, int64_t retry_after_ns, bool told_no_r
 		}
 		if (c->closed)
 			break;
-		if (a->status == 429) { /* a limit of the key: another key of the provider may be free. An overload has no such door */
+		if (a->status == 429) /* a limit of the key: another key may be free. An overload has no such side door */
 			c->keys_throttled |= key_bit(s, a);
-			const struct sbx_gate_answer g = ask_gate(s, c);
-			if ((g.gate == SBX_GATE_YES || g.gate == SBX_GATE_PROBE) && may_start(req, c))
-				break;
-		}
-		/* The caller ranked it first and its prompt cache is warm: a short wait, once, beats a failover. */
-		if (retry_after_ns >= 0 && may_start(req, c) &&
-		    try_hold(s, a->candidate, add_ns(s->now_ns, (uint64_t)retry_after_ns), c->policy->wait_short_ns))
+		const struct sbx_gate_answer g = ask_gate(s, c);
+		if (c->keys_throttled != 0 && (g.gate == SBX_GATE_YES || g.gate == SBX_GATE_PROBE))
+			break; /* it is: choose() will find it */
+		/* The caller ranked it first and its prompt cache is warm: a short wait, once, beats a failover. Health may know of a
+		 * longer one (what others were told; after "0 s" a back-off), and the longest holds. */
+		uint64_t until_ns = add_ns(s->now_ns, retry_after_ns > 0 ? (uint64_t)retry_after_ns : 0);
+		if (g.gate == SBX_GATE_THROTTLED && g.until_ns > until_ns)
+			until_ns = g.until_ns;
+		if (retry_after_ns >= 0 && may_start(req, c) && try_hold(s, a->candidate, until_ns, c->policy->wait_short_ns))
 			return;
 		/* Else it stays open: health has its throttle, so choose() passes it over for any other that is usable, and waits for
 		 * it, if that is not too long, when there is none. */

@@ -126,7 +126,8 @@ on_event(struct sbx_decoder *d, const struct sbx_sse_event *ev, bool cut)
 
 	d->any_event = true;
 	if (ev->comment || payload.n == 0) {
-		emit_kind(d, SBX_HUB_LIFECYCLE);
+		if (!cut)
+			emit_kind(d, SBX_HUB_LIFECYCLE);
 		return;
 	}
 	if (sbx_span_is(payload, "[DONE]")) {

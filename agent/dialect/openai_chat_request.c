@@ -191,13 +191,13 @@ struct edits {
 	size_t n;
 };
 
-/* Keeps them in order of place. */
+/* Keeps them in order of place; at the same place the one added last comes first, which is the one that only inserts. */
 static void
 add_edit(struct edits *edits, const char *at, size_t drop_bytes, struct sbx_span insert)
 {
 	size_t i = edits->n++;
 	assert(edits->n <= EDITS_MAX);
-	for (; i > 0 && edits->edit[i - 1].at > at; i--)
+	for (; i > 0 && edits->edit[i - 1].at >= at; i--)
 		edits->edit[i] = edits->edit[i - 1];
 	edits->edit[i] = (struct edit){at, drop_bytes, insert};
 }

@@ -270,8 +270,8 @@ sbx_provider_error_from_json(int status, struct sbx_span root, struct sbx_provid
 	(void)sbx_json_get(root, "error", &error);
 	if (!sbx_provider_error_given(error))
 		error = root; /* {"message":...}, {"detail":...}: the object is the error itself */
-	if (sbx_json_type(error) != SBX_JSON_OBJECT) { /* {"code":"...","error":"text"}: xAI */
-		read_message(error, e);
+	if (sbx_json_type(error) != SBX_JSON_OBJECT && sbx_json_type(root) == SBX_JSON_OBJECT) {
+		read_message(error, e); /* {"code":"...","error":"text"}: xAI */
 		error = root;
 	}
 	it = sbx_json_object_iter(error);
@@ -353,11 +353,11 @@ sbx_provider_error_read(int status, struct sbx_span body, struct sbx_json_scratc
 			struct sbx_provider_error *ret_error)
 {
 	struct sbx_span text = trim(body);
-	struct sbx_json_error why;
 	if (text.n >= 5 && memcmp(text.at, "data:", 5) == 0) /* an error answer in the clothes of a stream */
 		text = trim((struct sbx_span){text.at + 5, text.n - 5});
-	if (text.n && (text.at[0] == '{' || text.at[0] == '[') && sbx_json_check(text.at, text.n, scratch, &why) == 0) {
+	if (text.n && (text.at[0] == '{' || text.at[0] == '[') && sbx_json_check(text.at, text.n, scratch, NULL) == 0) {
 		sbx_provider_error_from_json(status, sbx_json_root(text.at, text.n), ret_error);
+		/* JSON that says nothing of an error, where an answer should be */
 		if (status == 200 && ret_error->kind == SBX_KIND_UNKNOWN && ret_error->status == 200 && !ret_error->message[0])
 			sbx_provider_error_set(ret_error, SBX_KIND_JUNK, status, "not an answer of this dialect");
 		return;

@@ -112,7 +112,8 @@ why_passed_over(enum sbx_gate gate)
 static bool
 was_passed_over(const struct sbx_candidate_row *c)
 {
-	return c->passed_over == SBX_GATE_THROTTLED || c->passed_over == SBX_GATE_BROKEN || c->passed_over == SBX_GATE_NO_KEY;
+	return c->counted + c->uncounted == 0 &&
+	       (c->passed_over == SBX_GATE_THROTTLED || c->passed_over == SBX_GATE_BROKEN || c->passed_over == SBX_GATE_NO_KEY);
 }
 
 /* The attempts in their order, then the targets that were not tried and why. */

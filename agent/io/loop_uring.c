@@ -14,6 +14,18 @@
  * buffer the kernel reads or writes is never freed under it. An armed operation keeps the open file alive after close():
  * whatever dies is cancelled in the next sync, before the wait, and its peer sees the end at once.
  *
+ * Why watches are polls in the ring. A bare libcurl multi client over this loop, against a local keep-alive server that
+ * answers after 100 us (300 bytes up, 700 down, 2 shared cores, kernel 6.18, libcurl 7.88.1; median of three interleaved
+ * rounds; one watch made and freed per request; system calls are those of the loop, not libcurl's):
+ *
+ *                                              concurrency 1                      concurrency 32
+ *                                     CPU us   round trip us   syscalls     CPU us   syscalls per request
+ *   one-shot polls, batched (this)      49.5        256           1.0         26.9        0.07
+ *   epoll set, its fd polled here       57.6        261           4.0         27.4        2.12
+ *   epoll for everything                58.9        273           3.0         27.8        2.05
+ *
+ * At 32 the three differ by less than the noise between rounds; at 1 the batched polls win by a sixth of the CPU.
+ *
  * The ring is restricted to the operations in the table below before it is enabled: what a bug or an attacker could queue
  * is what this file does anyway.
  */
@@ -39,7 +51,7 @@
 #define N_BUFFERS 256u
 #define BUFFER_BYTES 8192u
 #define BUFFER_GROUP 0
-/* The kernel's way to say «readable or ended»: POLLRDHUP tells the peer's end also while bytes wait unread. */
+/* POLLRDHUP tells the peer's end also while bytes wait unread. */
 #define HUP_EVENTS (POLLRDHUP | POLLHUP | POLLERR)
 
 const struct sbx_uring_test *sbx_uring_test;

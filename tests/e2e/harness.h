@@ -26,6 +26,7 @@
 struct double_ {                /* one signalbox-mock */
 	pid_t pid;
 	int http_port, tls_port;    /* 0 = none */
+	int control_port;           /* rules and log; never broken by a fault */
 	char name[32];
 };
 

@@ -31,8 +31,8 @@
 #include "agent/core/request.h"
 #include "tests/sim/world.h"
 
-#define MS 1000000ull
-#define S 1000000000ull
+#define MS ((uint64_t)1000000)
+#define S ((uint64_t)1000000000)
 #define SIM_REQUESTS 200
 #define SIM_STEPS_MAX 1000000u /* of one seed: 100 times the usual, so reaching it is a machine that spins */
 

@@ -7,8 +7,8 @@
 #include <stddef.h>
 #include <string.h>
 
-#define MS 1000000ull
-#define S 1000000000ull
+#define MS ((uint64_t)1000000)
+#define S ((uint64_t)1000000000)
 
 const struct sim_plan_row sim_plans[SIM_PLAN__COUNT] = {
 #define X(name, weight, reach, tail, transport, status, error, costs)                                                          \

@@ -95,7 +95,7 @@ static void choose_fixed(struct mock_exchange *x, void (*put)(struct mock_exchan
 		a->content_type = type_of_text(&f->body);
 	} else if (f->html) {
 		mock_bytes_lit(&x->body, "<!DOCTYPE html>\n<html><head><title>Bad gateway</title></head>"
-					   "<body><h1>502 Bad gateway</h1></body></html>\n");
+		    "<body><h1>502 Bad gateway</h1></body></html>\n");
 		a->content_type = "text/html; charset=utf-8";
 	} else if (f->json_error) {
 		mock_answer_fmt_error(&x->body, f->error_status >= 0 ? (int)f->error_status : 503, NULL);
@@ -123,8 +123,9 @@ static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 	const struct mock_faults *f = x->faults;
 	struct mock_answer *a = &x->answer;
 
-	a->text = f->text.at != NULL ? (struct mock_span){ f->text.at, f->text.n }
-								 : (struct mock_span){ mock_bytes_at(&x->mock->greeting), x->mock->greeting.n };
+	a->text = (struct mock_span){ mock_bytes_at(&x->mock->greeting), x->mock->greeting.n };
+	if (f->text.at != NULL)
+		a->text = (struct mock_span){ f->text.at, f->text.n };
 	a->n_tokens = f->tokens >= 0 ? f->tokens : mock_say_count_words(a);
 	a->n_choices = f->choices > 0 ? f->choices : ask->n_choices;
 	if (!ask->stream || wants_fixed(f)) {
@@ -177,7 +178,7 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 	(void)mock_date(mock);
 	x->faults = healthy();
 	x->entry = mock_log_add(mock->log, x->conn, x->conn->n_requests, request,
-							(struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
+	    (struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
 	if (!key_fits(x, request->authorization)) {
 		refuse(x, 401, NULL);
 	} else if (!chat && !embeddings && !models) {
@@ -193,7 +194,8 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 		refuse(x, 400, "Missing required parameter: 'messages'.");
 	} else if (embeddings && ask.n_inputs == 0) {
 		refuse(x, 400, "Missing required parameter: 'input'.");
-	} else if (mock_rules_find(mock->rules, ask.model, x->conn->n_requests > 1, &x->rule, error, sizeof(error)) < 0) {
+	} else if (mock_rules_find(mock->rules, ask.model, x->conn->n_requests > 1, &x->rule, error,
+	    sizeof(error)) < 0) {
 		refuse(x, 400, error);
 	} else if (x->rule != NULL && misfit(x, &x->rule->faults) != NULL) {
 		refuse(x, 400, misfit(x, &x->rule->faults));
@@ -255,7 +257,6 @@ void mock_answer_head(struct mock_exchange *x, struct mock_head *ret_head)
 	ret_head->status = a->status;
 	ret_head->interim = f->interim > 0 ? f->interim : 0;
 	ret_head->n_headers = 0;
-	ret_head->raw_date = true;
 	if (f->date.at == NULL)
 		add_header(ret_head, "date", mock_date(x->mock), strlen(mock_date(x->mock)));
 	else if (strcmp(f->date.at, "none") != 0)
@@ -275,7 +276,7 @@ void mock_answer_head(struct mock_exchange *x, struct mock_head *ret_head)
 			break;
 		ret_head->headers[ret_head->n_headers++] =
 			(struct mock_header){ { f->headers[i].name.at, f->headers[i].name.n },
-								  { f->headers[i].value.at, f->headers[i].value.n } };
+			    { f->headers[i].value.at, f->headers[i].value.n } };
 	}
 	if (f->big_headers > 0)
 		add_big_headers(ret_head, (size_t)f->big_headers);

@@ -41,8 +41,8 @@ static const struct error_kind {
 void mock_answer_fmt_error(struct mock_bytes *out, int status, const char *message)
 {
 	const struct error_kind generic = { status, status < 500 ? "invalid_request_error" : "server_error",
-										status < 500 ? "invalid_request" : "internal_error",
-										"The server had an error while processing the request." };
+	    status < 500 ? "invalid_request" : "internal_error",
+	    "The server had an error while processing the request." };
 	const struct error_kind *kind = &generic;
 
 	for (size_t i = 0; i < sizeof(error_kinds) / sizeof(error_kinds[0]); i++)
@@ -153,7 +153,7 @@ void mock_say_opening(struct mock_exchange *x, struct mock_bytes *out, const cha
 static void put_tool_call(struct mock_bytes *out, int64_t i)
 {
 	mock_bytes_fmt(out, "{\"id\":\"call_mock_%lld\",\"type\":\"function\",\"function\":{\"name\":\"get_weather\","
-				   "\"arguments\":\"", (long long)i);
+	    "\"arguments\":\"", (long long)i);
 	mock_bytes_json(out, mock_tool_arguments, sizeof(mock_tool_arguments) - 1);
 	mock_bytes_lit(out, "\"}}");
 }
@@ -238,7 +238,7 @@ void mock_body_embeddings(struct mock_exchange *x)
 	mock_bytes_lit(&x->body, "{\"object\":\"list\",\"data\":[");
 	for (int64_t i = 0; i < x->answer.n_choices; i++) {
 		mock_bytes_fmt(&x->body, "%s{\"object\":\"embedding\",\"index\":%lld,\"embedding\":[", i > 0 ? "," : "",
-					   (long long)i);
+		    (long long)i);
 		for (int j = 0; j < EMBEDDING_FLOATS; j++)
 			mock_bytes_fmt(&x->body, "%s0.%03d", j > 0 ? "," : "", (int)((i * 37 + j * 101) % 1000));
 		mock_bytes_lit(&x->body, "]}");
@@ -246,7 +246,7 @@ void mock_body_embeddings(struct mock_exchange *x)
 	mock_bytes_lit(&x->body, "],\"model\":\"");
 	mock_say_span(&x->body, x->entry->model);
 	mock_bytes_fmt(&x->body, "\",\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu}}",
-				   (unsigned long long)prompt, (unsigned long long)prompt);
+	    (unsigned long long)prompt, (unsigned long long)prompt);
 }
 
 static void put_model(struct mock_exchange *x, const char *name, bool more)
@@ -289,10 +289,10 @@ const struct mock_bytes *mock_body_bomb(void)
 		do {
 			size_t room = 4096;
 
-			z.next_out = (Bytef *)mock_bytes_reserve(&packed, room);
-			z.avail_out = (uInt)room;
-			(void)deflate(&z, flush);
-			packed.n += room - z.avail_out;
+    z.next_out = (Bytef *)mock_bytes_reserve(&packed, room);
+    z.avail_out = (uInt)room;
+    (void)deflate(&z, flush);
+    packed.n += room - z.avail_out;
 		} while (z.avail_out == 0);
 	}
 	(void)deflateEnd(&z);

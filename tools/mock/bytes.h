@@ -136,8 +136,8 @@ static inline void mock_bytes_json(struct mock_bytes *b, const char *at, size_t 
 	}
 }
 
-__attribute__((format(printf, 2, 3))) static inline void mock_bytes_fmt(struct mock_bytes *b,
-																		const char *fmt, ...)
+__attribute__((format(printf, 2, 3)))
+static inline void mock_bytes_fmt(struct mock_bytes *b, const char *fmt, ...)
 {
 	size_t room = 120; /* most pieces fit at the first try */
 	va_list ap;

@@ -76,7 +76,8 @@ static void close_step(struct mock_conn *conn)
 		mock_conn_flush(conn);
 		if (conn->closing != MOCK_CLOSE_GONE && conn->out.n > 0)
 			return; /* EPOLLOUT or the peer's end brings us back */
-		if (conn->closing == MOCK_CLOSE_RST && ioctl(conn->source.fd, SIOCOUTQNSD, &unsent) == 0 && unsent > 0) {
+		if (conn->closing == MOCK_CLOSE_RST && ioctl(conn->source.fd, SIOCOUTQNSD, &unsent) == 0 &&
+		    unsent > 0) {
 			mock_timer_arm(&conn->mock->loop, &conn->linger, conn->mock->loop.now_ns + LINGER_STEP_NS);
 			return;
 		}
@@ -212,7 +213,7 @@ static void on_pause_over(struct mock_timer *timer)
 /* ---- public ------------------------------------------------------------------ */
 
 int mock_listener_open(struct mock *mock, const char *address, bool tls, bool control, char *error,
-					   size_t error_bytes)
+    size_t error_bytes)
 {
 	struct mock_listener *listener = &mock->listeners[mock->n_listeners];
 	const char *colon = strrchr(address, ':');
@@ -245,11 +246,11 @@ int mock_listener_open(struct mock *mock, const char *address, bool tls, bool co
 	listener->source.on_event = on_acceptable;
 	listener->source.fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (listener->source.fd < 0 ||
-		setsockopt(listener->source.fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
-		bind(listener->source.fd, (struct sockaddr *)&listener->address, sizeof(listener->address)) < 0 ||
-		listen(listener->source.fd, SOMAXCONN) < 0 ||
-		getsockname(listener->source.fd, (struct sockaddr *)&listener->address, &length) < 0 ||
-		mock_loop_watch(&mock->loop, &listener->source, EPOLLIN) < 0) {
+	    setsockopt(listener->source.fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+	    bind(listener->source.fd, (struct sockaddr *)&listener->address, sizeof(listener->address)) < 0 ||
+	    listen(listener->source.fd, SOMAXCONN) < 0 ||
+	    getsockname(listener->source.fd, (struct sockaddr *)&listener->address, &length) < 0 ||
+	    mock_loop_watch(&mock->loop, &listener->source, EPOLLIN) < 0) {
 		(void)snprintf(error, error_bytes, "cannot listen on %s: %s", address, strerror(errno));
 		if (listener->source.fd >= 0)
 			(void)close(listener->source.fd);
@@ -305,8 +306,8 @@ void mock_conn_flush(struct mock_conn *conn)
 		return;
 	while (conn->out.n > 0) {
 		ssize_t sent = conn->ssl != NULL
-						   ? mock_tls_write(conn, mock_bytes_at(&conn->out), conn->out.n)
-						   : send(conn->source.fd, mock_bytes_at(&conn->out), conn->out.n, MSG_NOSIGNAL);
+		    ? mock_tls_write(conn, mock_bytes_at(&conn->out), conn->out.n)
+		    : send(conn->source.fd, mock_bytes_at(&conn->out), conn->out.n, MSG_NOSIGNAL);
 
 		if (sent < 0 && errno == EINTR)
 			continue;
@@ -342,7 +343,7 @@ size_t mock_conn_close_idle(struct mock *mock, enum mock_close how, const struct
 
 	for (struct mock_conn *conn = mock->conns; conn != NULL; conn = conn->next) {
 		if (conn == except || conn->control_only || conn->closing != MOCK_CLOSE_NO || conn->protocol == NULL ||
-			!conn->protocol->is_idle(conn))
+		    !conn->protocol->is_idle(conn))
 			continue;
 		mock_conn_close(conn, how);
 		n++;

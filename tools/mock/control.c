@@ -96,7 +96,7 @@ static void answer_waiter(struct mock_waiter *waiter, int status)
 	mock_bytes_u64(&body, mock_log_count(mock->log, MOCK_STATE__COUNT));
 	for (int i = 0; i < MOCK_STATE__COUNT; i++)
 		mock_bytes_fmt(&body, ",\"%s\":%llu", mock_state_name((enum mock_state)i),
-					   (unsigned long long)mock_log_count(mock->log, (enum mock_state)i));
+		    (unsigned long long)mock_log_count(mock->log, (enum mock_state)i));
 	mock_bytes_lit(&body, "}\n");
 	reply(conn, status, &body);
 }
@@ -130,8 +130,8 @@ static void wait_for(struct mock_conn *conn, struct mock_span query)
 	mock->waiters = waiter;
 	mock_http1_hold(conn);
 	mock_timer_arm(&mock->loop, &waiter->timer,
-				   mock_loop_clock(&mock->loop) +
-					   (timeout_ms < WAIT_MAX_MS ? timeout_ms : WAIT_MAX_MS) * 1000000ull);
+	    mock_loop_clock(&mock->loop) +
+	    (timeout_ms < WAIT_MAX_MS ? timeout_ms : WAIT_MAX_MS) * 1000000ull);
 	mock_control_on_change(mock);
 }
 
@@ -179,7 +179,8 @@ static void on_rules(struct mock_conn *conn, const struct mock_request *request)
 	if (span_is(request->method, "PUT")) {
 		rc = mock_rules_replace(rules, request->body.at, request->body.n, error, sizeof(error));
 	} else if (span_is(request->method, "POST")) {
-		rc = mock_rules_add(rules, request->body.at, request->body.n, /* in_front= */ true, error, sizeof(error));
+		rc = mock_rules_add(rules, request->body.at, request->body.n, /* in_front= */ true, error,
+		    sizeof(error));
 	} else {
 		reply_error(conn, 405, NULL);
 		return;

@@ -152,11 +152,12 @@ static bool put_tool_fragment(struct mock_exchange *x)
 		mock_bytes_fmt(&x->body, "\"tool_calls\":[{\"index\":%lld,", (long long)call);
 		if (at == 0)
 			mock_bytes_fmt(&x->body, "\"id\":\"call_mock_%lld\",\"type\":\"function\",\"function\":"
-						   "{\"name\":\"get_weather\",\"arguments\":\"", (long long)call);
+			    "{\"name\":\"get_weather\",\"arguments\":\"", (long long)call);
 		else
 			mock_bytes_lit(&x->body, "\"function\":{\"arguments\":\"");
 		if (at > 0)
-			mock_bytes_json(&x->body, mock_tool_arguments + from, n - from < TOOL_FRAGMENT ? n - from : TOOL_FRAGMENT);
+			mock_bytes_json(&x->body, mock_tool_arguments + from,
+			    n - from < TOOL_FRAGMENT ? n - from : TOOL_FRAGMENT);
 		mock_bytes_lit(&x->body, "\"}}]");
 		end_chunk(x, data_at, NULL);
 	}
@@ -231,13 +232,13 @@ bool mock_answer_next(struct mock_exchange *x)
 			for (int64_t choice = 0; choice < a->n_choices; choice++) {
 				size_t data_at = begin_chunk(x, choice);
 
-				mock_bytes_lit(&x->body, "\"role\":\"assistant\",\"content\":\"\",\"refusal\":null");
-				end_chunk(x, data_at, NULL);
-			}
-			if (f->event.at == NULL)
-				a->wait_ns = f->first;
-			enter(a, MOCK_STAGE_EVENT);
-			break;
+    mock_bytes_lit(&x->body, "\"role\":\"assistant\",\"content\":\"\",\"refusal\":null");
+    end_chunk(x, data_at, NULL);
+    }
+    if (f->event.at == NULL)
+    a->wait_ns = f->first;
+    enter(a, MOCK_STAGE_EVENT);
+    break;
 		case MOCK_STAGE_EVENT:
 			if (f->event.at != NULL) {
 				mock_bytes_put(&x->body, f->event.at, f->event.n);
@@ -254,12 +255,12 @@ bool mock_answer_next(struct mock_exchange *x)
 			for (int64_t choice = 0; choice < a->n_choices; choice++) {
 				size_t data_at = begin_chunk(x, choice);
 
-				mock_bytes_fmt(&x->body, "\"reasoning_content\":\" r%lld\"", (long long)a->i);
-				a->n_said++;
-				end_chunk(x, data_at, NULL);
-			}
-			a->wait_ns = f->gap;
-			break;
+    mock_bytes_fmt(&x->body, "\"reasoning_content\":\" r%lld\"", (long long)a->i);
+    a->n_said++;
+    end_chunk(x, data_at, NULL);
+    }
+    a->wait_ns = f->gap;
+    break;
 		case MOCK_STAGE_CONTENT:
 			if (!step_content(x))
 				enter(a, MOCK_STAGE_FINISH);
@@ -272,26 +273,26 @@ bool mock_answer_next(struct mock_exchange *x)
 			break;
 		case MOCK_STAGE_USAGE:
 			if (f->usage != MOCK_USAGE_NONE && (a->usage_asked || f->usage == MOCK_USAGE_ALWAYS ||
-												f->usage == MOCK_USAGE_DOUBLE)) {
+			    f->usage == MOCK_USAGE_DOUBLE)) {
 				size_t data_at = begin_event(x);
 
-				mock_bytes_put(&x->body, mock_bytes_at(&a->prefix), a->prefix.n);
-				mock_bytes_lit(&x->body, "],");
-				mock_say_usage(x, a->n_said);
-				mock_bytes_putc(&x->body, '}');
-				end_event(x, data_at);
-			}
-			enter(a, MOCK_STAGE_DONE);
-			break;
+    mock_bytes_put(&x->body, mock_bytes_at(&a->prefix), a->prefix.n);
+    mock_bytes_lit(&x->body, "],");
+    mock_say_usage(x, a->n_said);
+    mock_bytes_putc(&x->body, '}');
+    end_event(x, data_at);
+    }
+    enter(a, MOCK_STAGE_DONE);
+    break;
 		case MOCK_STAGE_DONE:
 			if (f->done != MOCK_DONE_NO) {
 				size_t data_at = begin_event(x);
 
-				mock_bytes_lit(&x->body, "[DONE]");
-				end_event(x, data_at);
-			}
-			enter(a, MOCK_STAGE_END);
-			break;
+    mock_bytes_lit(&x->body, "[DONE]");
+    end_event(x, data_at);
+    }
+    enter(a, MOCK_STAGE_END);
+    break;
 		case MOCK_STAGE_END:
 			return false;
 		}

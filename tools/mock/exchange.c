@@ -223,7 +223,7 @@ static void on_due(struct mock_timer *timer)
 }
 
 struct mock_exchange *mock_exchange_new(struct mock_conn *conn, const struct mock_transport_ops *ops,
-										void *stream)
+    void *stream)
 {
 	struct mock_exchange *x = calloc(1, sizeof(*x));
 

@@ -51,12 +51,12 @@ static size_t distance(const char *a, size_t na, const char *b, size_t nb)
 			size_t above = row[j];
 			size_t best = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
 
-			if (above + 1 < best)
-				best = above + 1;
-			if (row[j - 1] + 1 < best)
-				best = row[j - 1] + 1;
-			row[j] = best;
-			diagonal = above;
+    if (above + 1 < best)
+    best = above + 1;
+    if (row[j - 1] + 1 < best)
+    best = row[j - 1] + 1;
+    row[j] = best;
+    diagonal = above;
 		}
 	}
 	return row[nb];
@@ -231,7 +231,7 @@ static bool add_header(struct mock_faults *faults, const char *at, size_t n)
 }
 
 static int set_word(struct mock_faults *faults, const struct word *word, const char *at, size_t n,
-					char *error, size_t error_bytes)
+    char *error, size_t error_bytes)
 {
 	void *member = (char *)faults + word->offset;
 	bool good = false;
@@ -277,7 +277,7 @@ static int set_word(struct mock_faults *faults, const struct word *word, const c
 		(void)snprintf(error, error_bytes, "fault '%s' takes no value", word->word);
 	else
 		(void)snprintf(error, error_bytes, "fault '%s' wants %s=%s, not '%.*s'", word->word, word->word,
-					   word->arg, at == NULL ? 0 : (int)(n < 64 ? n : 64), at == NULL ? "" : at);
+		    word->arg, at == NULL ? 0 : (int)(n < 64 ? n : 64), at == NULL ? "" : at);
 	return -1;
 }
 
@@ -326,7 +326,7 @@ void mock_faults_fini(struct mock_faults *faults)
 }
 
 int mock_faults_parse(struct mock_faults *faults, const char *list, size_t n, char *error,
-					  size_t error_bytes)
+    size_t error_bytes)
 {
 	size_t i = 0;
 
@@ -361,13 +361,13 @@ int mock_faults_parse(struct mock_faults *faults, const char *list, size_t n, ch
 				word = &words[w];
 		if (word == NULL) {
 			(void)snprintf(error, error_bytes, "unknown fault '%.*s'; the nearest known word is '%s'",
-						   (int)(n_word < 64 ? n_word : 64), list + start, nearest(list + start, n_word));
+			    (int)(n_word < 64 ? n_word : 64), list + start, nearest(list + start, n_word));
 			return -1;
 		}
 		if (value != NULL)
 			value++;
 		if (set_word(faults, word, value, value == NULL ? 0 : (size_t)(list + end - value), error,
-					 error_bytes) < 0)
+		    error_bytes) < 0)
 			return -1;
 	}
 	return check_whole(faults, error, error_bytes);
@@ -390,7 +390,7 @@ const char *mock_faults_word(size_t i)
 }
 
 struct mock_rule *mock_rule_new(const char *pattern, size_t n_pattern, const char *list, size_t n_list,
-								char *error, size_t error_bytes)
+    char *error, size_t error_bytes)
 {
 	struct mock_rule *rule = xalloc(sizeof(*rule));
 
@@ -425,7 +425,7 @@ struct mock_rule *mock_rule_parse(const char *line, size_t n, char *error, size_
 				colon = i;
 	if (colon == 0) {
 		(void)snprintf(error, error_bytes, "a rule reads 'MODEL: FAULTS', not '%.*s'",
-					   (int)(n < 64 ? n : 64), line);
+		    (int)(n < 64 ? n : 64), line);
 		return NULL;
 	}
 	return mock_rule_new(line, colon, line + colon + 1, n - colon - 1, error, error_bytes);

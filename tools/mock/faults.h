@@ -143,7 +143,7 @@ void mock_faults_fini(struct mock_faults *faults);
 /* Parses a list into an initialised struct.  Returns 0, or -1 with a sentence in `error`
  * (caller's, error_bytes long); the struct must be given to fini() either way. */
 int mock_faults_parse(struct mock_faults *faults, const char *list, size_t n, char *error,
-					  size_t error_bytes);
+    size_t error_bytes);
 
 /* Appends one line of help per word. */
 void mock_faults_help(struct mock_bytes *out);
@@ -165,7 +165,7 @@ struct mock_rule {
 struct mock_rule *mock_rule_parse(const char *line, size_t n, char *error, size_t error_bytes);
 /* A rule out of its two halves; `pattern` and `list` are copied. */
 struct mock_rule *mock_rule_new(const char *pattern, size_t n_pattern, const char *list, size_t n_list,
-								char *error, size_t error_bytes);
+    char *error, size_t error_bytes);
 void mock_rule_ref(struct mock_rule *rule);
 void mock_rule_unref(struct mock_rule *rule); /* NULL is fine */
 

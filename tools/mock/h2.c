@@ -73,7 +73,7 @@ static int on_begin_headers(nghttp2_session *session, const nghttp2_frame *frame
 }
 
 static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const uint8_t *name, size_t n_name,
-					 const uint8_t *value, size_t n_value, uint8_t flags, void *arg)
+    const uint8_t *value, size_t n_value, uint8_t flags, void *arg)
 {
 	static const struct {
 		const char *name;
@@ -122,7 +122,7 @@ static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *
 	struct stream *st;
 
 	if ((frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA) ||
-		!(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+	    !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
 		return 0;
 	st = stream_of(session, frame->hd.stream_id);
 	if (st == NULL || st->is_ready || st->x != NULL)
@@ -172,7 +172,7 @@ static int on_stream_close(nghttp2_session *session, int32_t id, uint32_t error_
 }
 
 static ssize_t read_body(nghttp2_session *session, int32_t id, uint8_t *into, size_t n, uint32_t *flags,
-						 nghttp2_data_source *source, void *arg)
+    nghttp2_data_source *source, void *arg)
 {
 	struct stream *st = source->ptr;
 
@@ -315,7 +315,7 @@ const struct mock_protocol mock_h2_protocol = {
 static nghttp2_nv field(const char *name, size_t n_name, const char *value, size_t n_value)
 {
 	return (nghttp2_nv){ .name = (uint8_t *)(uintptr_t)name, .namelen = n_name,
-						 .value = (uint8_t *)(uintptr_t)value, .valuelen = n_value };
+	    .value = (uint8_t *)(uintptr_t)value, .valuelen = n_value };
 }
 
 static void send_head(struct mock_exchange *x, const struct mock_head *head)
@@ -344,13 +344,13 @@ static void send_head(struct mock_exchange *x, const struct mock_head *head)
 		for (size_t j = 0; j < header->name.n; j++) {
 			char c = header->name.at[j];
 
-			mock_bytes_putc(&names, c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c);
+    mock_bytes_putc(&names, c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c);
 		}
 		fields[n++] = field(mock_bytes_at(&names) + at, header->name.n, header->value.at, header->value.n);
 	}
 	if (head->length >= 0)
 		fields[n++] = field("content-length", 14, length,
-							(size_t)snprintf(length, sizeof(length), "%lld", (long long)head->length));
+		    (size_t)snprintf(length, sizeof(length), "%lld", (long long)head->length));
 	st->split = x->faults->split > 0 ? (size_t)x->faults->split : 0;
 	(void)nghttp2_submit_response(session, st->id, fields, n, &provider);
 	mock_bytes_fini(&names);
@@ -399,7 +399,7 @@ static void abort_answer(struct mock_exchange *x, enum mock_abort how)
 	switch (how) {
 	case MOCK_ABORT_STREAM:
 		(void)nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, st->id,
-										f->refused_stream ? NGHTTP2_REFUSED_STREAM : (uint32_t)f->rst_stream);
+		    f->refused_stream ? NGHTTP2_REFUSED_STREAM : (uint32_t)f->rst_stream);
 		pump(x->conn, false);
 		break;
 	case MOCK_ABORT_GOAWAY:

@@ -110,13 +110,13 @@ static int take_header(struct head_in *head, struct mock_span name, struct mock_
 		if (name_is(name, "content-length")) {
 			size_t v = 0;
 
-			for (size_t i = 0; i < value.n; i++) {
-				if (value.at[i] < '0' || value.at[i] > '9' || v > MOCK_REQUEST_BODY_MAX)
-					return v > MOCK_REQUEST_BODY_MAX ? 413 : 400;
-				v = v * 10 + (size_t)(value.at[i] - '0');
-			}
-			head->body_bytes = v;
-			return v > MOCK_REQUEST_BODY_MAX ? 413 : 0;
+    for (size_t i = 0; i < value.n; i++) {
+    if (value.at[i] < '0' || value.at[i] > '9' || v > MOCK_REQUEST_BODY_MAX)
+    return v > MOCK_REQUEST_BODY_MAX ? 413 : 400;
+    v = v * 10 + (size_t)(value.at[i] - '0');
+    }
+    head->body_bytes = v;
+    return v > MOCK_REQUEST_BODY_MAX ? 413 : 0;
 		}
 		break;
 	case 15:
@@ -199,10 +199,10 @@ static int decode_chunked(struct mock_http1 *h, size_t head_bytes)
 			/* trailers end with an empty line; the last-chunk line's own CRLF may be its first half */
 			const char *end = find_end(at + line - 2, n - line + 2);
 
-			if (end == NULL)
-				return 0;
-			h->chunked_at += (size_t)(end + 4 - at);
-			return 1;
+    if (end == NULL)
+    return 0;
+    h->chunked_at += (size_t)(end + 4 - at);
+    return 1;
 		}
 		if (n < line + size + 2)
 			return 0;
@@ -271,10 +271,10 @@ static size_t take_request(struct mock_conn *conn, const char *at, size_t n, boo
 		if (rc > 0) {
 			size_t eaten = head.head_bytes + h->chunked_at;
 
-			dispatch(conn, &head, (struct mock_span){ mock_bytes_at(&h->chunked_in), h->chunked_in.n });
-			mock_bytes_eat(&h->chunked_in, h->chunked_in.n);
-			h->chunked_at = 0;
-			return eaten;
+    dispatch(conn, &head, (struct mock_span){ mock_bytes_at(&h->chunked_in), h->chunked_in.n });
+    mock_bytes_eat(&h->chunked_in, h->chunked_in.n);
+    h->chunked_at = 0;
+    return eaten;
 		}
 	} else if (n >= head.head_bytes + head.body_bytes) {
 		dispatch(conn, &head, (struct mock_span){ at + head.head_bytes, head.body_bytes });
@@ -318,9 +318,9 @@ static void on_input(struct mock_conn *conn)
 		while (at < got && h->in.n == 0 && !answering(h) && conn->closing == MOCK_CLOSE_NO) {
 			size_t eaten = take_request(conn, scratch + at, got - at, /* in_buffer= */ false);
 
-			if (eaten == 0)
-				break;
-			at += eaten;
+    if (eaten == 0)
+    break;
+    at += eaten;
 		}
 		if (at < got && h->in.n > 2 * MOCK_REQUEST_BODY_MAX) {
 			mock_conn_close(conn, MOCK_CLOSE_FIN); /* pipelines without end */
@@ -366,7 +366,7 @@ const struct mock_protocol mock_http1_protocol = {
 
 /* ---- answers out ------------------------------------------------------------- */
 
-const char *mock_http1_reason(int status)
+static const char *reason_of(int status)
 {
 	switch (status) {
 	case 200: return "OK";
@@ -395,7 +395,7 @@ static void put_status_line(struct mock_bytes *out, int status)
 	mock_bytes_lit(out, "HTTP/1.1 ");
 	mock_bytes_u64(out, (uint64_t)status);
 	mock_bytes_putc(out, ' ');
-	mock_bytes_puts(out, mock_http1_reason(status));
+	mock_bytes_puts(out, reason_of(status));
 	mock_bytes_lit(out, "\r\n");
 }
 
@@ -502,7 +502,7 @@ void mock_http1_reply(struct mock_conn *conn, int status, const char *content_ty
 
 	put_status_line(&conn->out, status);
 	mock_bytes_fmt(&conn->out, "content-type: %s\r\ncontent-length: %zu\r\n%s\r\n", content_type, n,
-				   h->close_after ? "connection: close\r\n" : "");
+	    h->close_after ? "connection: close\r\n" : "");
 	mock_bytes_put(&conn->out, at, n);
 	mock_conn_flush(conn);
 	h->replying = false;

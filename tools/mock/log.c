@@ -138,8 +138,8 @@ static void put_text(struct mock_bytes *out, const char *name, struct mock_span 
 static void put_entry(struct mock_bytes *out, const struct mock_entry *entry, bool bodies)
 {
 	mock_bytes_fmt(out, "{\"n\":%llu,\"time_ns\":%llu,\"connection\":%llu,\"index\":%llu",
-				   (unsigned long long)entry->n, (unsigned long long)entry->time_ns,
-				   (unsigned long long)entry->conn_id, (unsigned long long)entry->conn_index);
+	    (unsigned long long)entry->n, (unsigned long long)entry->time_ns,
+	    (unsigned long long)entry->conn_id, (unsigned long long)entry->conn_index);
 	put_text(out, "method", entry->method);
 	put_text(out, "path", entry->path);
 	put_text(out, "model", entry->model);
@@ -149,8 +149,8 @@ static void put_entry(struct mock_bytes *out, const struct mock_entry *entry, bo
 	else
 		mock_bytes_lit(out, "null");
 	mock_bytes_fmt(out, ",\"state\":\"%s\",\"request_bytes\":%zu,\"body_bytes\":%llu,\"tokens_sent\":%llu",
-				   state_names[entry->state], entry->body.n, (unsigned long long)entry->body_bytes,
-				   (unsigned long long)entry->tokens_sent);
+	    state_names[entry->state], entry->body.n, (unsigned long long)entry->body_bytes,
+	    (unsigned long long)entry->tokens_sent);
 	if (entry->state != MOCK_OPEN)
 		mock_bytes_fmt(out, ",\"closed_after_ns\":%llu", (unsigned long long)(entry->end_ns - entry->time_ns));
 	else
@@ -194,10 +194,10 @@ int mock_log_open_file(struct mock_log *log, const char *path)
 }
 
 struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *conn, uint64_t conn_index,
-								const struct mock_request *request, struct mock_span model, bool stream)
+    const struct mock_request *request, struct mock_span model, bool stream)
 {
 	size_t bytes = sizeof(struct mock_entry) + request->method.n + request->path.n + model.n +
-				   request->idempotency_key.n + request->body.n;
+	    request->idempotency_key.n + request->body.n;
 	struct mock_entry *entry = malloc(bytes);
 	char *at;
 
@@ -206,11 +206,11 @@ struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *co
 		exit(70);
 	}
 	while (log->first < log->next &&
-		   (log->next - log->first == ENTRIES_MAX || log->bytes + bytes > ENTRIES_BYTES_MAX))
+	    (log->next - log->first == ENTRIES_MAX || log->bytes + bytes > ENTRIES_BYTES_MAX))
 		forget_first(log);
 	*entry = (struct mock_entry){ .n = ++log->total, .time_ns = mock_loop_clock(&log->mock->loop),
-								  .conn_id = conn->id, .conn_index = conn_index, .stream = stream,
-								  .kept = true, .bytes = bytes };
+	    .conn_id = conn->id, .conn_index = conn_index, .stream = stream,
+	    .kept = true, .bytes = bytes };
 	at = entry->text;
 	entry->method = store(&at, request->method);
 	entry->path = store(&at, request->path);
@@ -284,9 +284,10 @@ void mock_log_fmt_stats(const struct mock_log *log, struct mock_bytes *out)
 
 	mock_bytes_lit(out, "{\"name\":\"");
 	mock_bytes_json(out, mock->name, strlen(mock->name));
-	mock_bytes_fmt(out, "\",\"connections\":{\"open\":%llu,\"total\":%llu,\"refused\":%llu},\"tls_handshakes\":%llu",
-				   (unsigned long long)mock->n_conns_open, (unsigned long long)mock->n_conns_total,
-				   (unsigned long long)mock->n_conns_refused, (unsigned long long)mock->n_tls_handshakes);
+	mock_bytes_fmt(out, "\",\"connections\":{\"open\":%llu,\"total\":%llu,\"refused\":%llu}"
+	    ",\"tls_handshakes\":%llu",
+	    (unsigned long long)mock->n_conns_open, (unsigned long long)mock->n_conns_total,
+	    (unsigned long long)mock->n_conns_refused, (unsigned long long)mock->n_tls_handshakes);
 	mock_bytes_fmt(out, ",\"requests\":{\"total\":%llu", (unsigned long long)log->total);
 	for (int i = 0; i < MOCK_STATE__COUNT; i++)
 		mock_bytes_fmt(out, ",\"%s\":%llu", state_names[i], (unsigned long long)log->by_state[i]);

@@ -137,9 +137,9 @@ void mock_loop_run(struct mock_loop *loop)
 			uint64_t due_ns = loop->heap[1]->due_ns;
 			uint64_t rest_ns = due_ns > loop->now_ns ? due_ns - loop->now_ns : 0;
 
-			wait.tv_sec = (time_t)(rest_ns / NS_PER_S);
-			wait.tv_nsec = (long)(rest_ns % NS_PER_S);
-			limit = &wait;
+    wait.tv_sec = (time_t)(rest_ns / NS_PER_S);
+    wait.tv_nsec = (long)(rest_ns % NS_PER_S);
+    limit = &wait;
 		}
 		n = wait_events(loop, events, limit);
 		(void)mock_loop_clock(loop);
@@ -150,7 +150,7 @@ void mock_loop_run(struct mock_loop *loop)
 		for (int i = 0; i < n; i++) {
 			struct mock_source *source = events[i].data.ptr;
 
-			source->on_event(source, events[i].events);
+    source->on_event(source, events[i].events);
 		}
 		run_timers(loop);
 		run_deferred(loop);

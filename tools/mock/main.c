@@ -56,9 +56,9 @@ static const char usage[] =
 	"  --help                   this\n"
 	"\n"
 	"example:\n"
-	"  signalbox-mock --listen 127.0.0.1:8080 --rule 'flaky: times=2,status=503' --rule 'slow*: first=2s,gap=20ms' &\n"
+	"  signalbox-mock --listen 127.0.0.1:8080 --rule 'flaky: times=2,status=503' --rule 'slow*: first=2s' &\n"
 	"  curl -sN http://127.0.0.1:8080/v1/chat/completions -d \\\n"
-	"    '{\"model\":\"any@tokens=5,cut-tokens=3\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}'\n"
+	"    '{\"model\":\"any@cut-tokens=2\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]}'\n"
 	"\n"
 	"faults (comma-separated; TIME is N[us|ms|s], ms by default; in TEXT, \\, is a comma and \\n a line end):\n";
 
@@ -141,8 +141,9 @@ static void say_listening(void)
 		char host[INET_ADDRSTRLEN] = "";
 
 		(void)inet_ntop(AF_INET, &listener->address.sin_addr, host, sizeof(host));
-		fprintf(stderr, "signalbox-mock: %s listens on %s://%s:%u%s\n", mock.name, listener->tls ? "https" : "http",
-				host, ntohs(listener->address.sin_port), listener->control ? "/mock/" : "");
+		fprintf(stderr, "signalbox-mock: %s listens on %s://%s:%u%s\n", mock.name,
+		    listener->tls ? "https" : "http",
+		    host, ntohs(listener->address.sin_port), listener->control ? "/mock/" : "");
 	}
 }
 
@@ -269,7 +270,7 @@ static int open_world(const struct options *o, struct mock_source *signals)
 		return complain("signalfd failed");
 	for (size_t i = 0; i < o->n_listen; i++)
 		if (mock_listener_open(&mock, o->listen[i].address, o->listen[i].tls, o->listen[i].control, error,
-							   sizeof(error)) < 0)
+		    sizeof(error)) < 0)
 			return complain(error);
 	mock_bytes_fmt(&mock.greeting, "hello from %s", mock.name);
 	if (o->ports_path != NULL && write_ports(o->ports_path) != 0)

@@ -73,7 +73,7 @@ struct mock_log *mock_log_new(struct mock *mock);
 void mock_log_free(struct mock_log *log);
 int mock_log_open_file(struct mock_log *log, const char *path); /* a JSON line per ended request */
 struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *conn, uint64_t conn_index,
-								const struct mock_request *request, struct mock_span model, bool stream);
+    const struct mock_request *request, struct mock_span model, bool stream);
 void mock_log_end(struct mock_log *log, struct mock_entry *entry, enum mock_state state);
 void mock_log_clear(struct mock_log *log);
 /* Entries in this state since the last clear; MOCK_STATE__COUNT = in any. */
@@ -91,7 +91,7 @@ struct mock_rules *mock_rules_new(void);
 void mock_rules_free(struct mock_rules *rules);
 /* Adds one line at the end, or at the front.  0, or -1 with a sentence in `error`. */
 int mock_rules_add(struct mock_rules *rules, const char *line, size_t n, bool in_front, char *error,
-				   size_t error_bytes);
+    size_t error_bytes);
 /* All or nothing: a text with a bad line changes nothing. */
 int mock_rules_replace(struct mock_rules *rules, const char *text, size_t n, char *error, size_t error_bytes);
 void mock_rules_fmt(const struct mock_rules *rules, struct mock_bytes *out);
@@ -100,7 +100,7 @@ const char *mock_rules_literal(const struct mock_rules *rules, size_t i);
 /* The rule for a request, with a reference for the caller; *ret_rule NULL = healthy.
  * -1 with a sentence when the model carries faults that cannot be read. */
 int mock_rules_find(struct mock_rules *rules, const char *model, bool conn_reused, struct mock_rule **ret_rule,
-					char *error, size_t error_bytes);
+    char *error, size_t error_bytes);
 /* The accept-close or no-read rule for a new connection; a reference, or NULL. */
 struct mock_rule *mock_rules_find_accept(struct mock_rules *rules);
 
@@ -116,7 +116,6 @@ struct mock_head {
 	int64_t interim;     /* so many 1xx responses first */
 	int64_t length;      /* Content-Length to announce; -1 = none */
 	bool chunked;        /* HTTP/1.1: Transfer-Encoding: chunked */
-	bool raw_date;       /* the date is among the headers or left out on purpose */
 	size_t n_headers;
 	struct mock_header headers[MOCK_HEADERS_MAX];
 };
@@ -200,7 +199,7 @@ struct mock_exchange {
 };
 
 struct mock_exchange *mock_exchange_new(struct mock_conn *conn, const struct mock_transport_ops *ops,
-										void *stream);
+    void *stream);
 /* Starts the answer; x may be gone afterwards. */
 void mock_exchange_begin(struct mock_exchange *x, const struct mock_request *request);
 /* The transport's backlog went down; x may be gone afterwards. */
@@ -256,7 +255,7 @@ struct mock_listener {
 
 /* Opens a listener on "HOST:PORT"; 0 or -1 with a sentence in `error`. */
 int mock_listener_open(struct mock *mock, const char *address, bool tls, bool control, char *error,
-					   size_t error_bytes);
+    size_t error_bytes);
 void mock_listeners_watch(struct mock *mock, bool on); /* --control listeners are left alone */
 void mock_listener_close(struct mock_listener *listener);
 
@@ -278,7 +277,6 @@ void mock_http1_open(struct mock_conn *conn);
 void mock_http1_hold(struct mock_conn *conn);
 /* A whole answer of the control interface on a connection that waits for one. */
 void mock_http1_reply(struct mock_conn *conn, int status, const char *content_type, const char *at, size_t n);
-const char *mock_http1_reason(int status);
 
 extern const struct mock_protocol mock_h2_protocol;
 void mock_h2_open(struct mock_conn *conn);
@@ -320,7 +318,7 @@ struct mock {
 	struct mock_conn *conns;
 	struct mock_listener listeners[MOCK_LISTENERS_MAX];
 	size_t n_listeners;
-	uint64_t n_conns_open, n_conns_total, n_conns_refused, n_tls_handshakes, n_answers;
+	uint64_t n_conns_open, n_conns_total, n_conns_refused, n_tls_handshakes;
 	bool http2;
 	time_t date_s;              /* second that date[] tells */
 	char date[40];

@@ -44,13 +44,13 @@ static int load_file(struct mock_faults *faults, char *error, size_t error_bytes
 		if (n == cap) {
 			char *bigger;
 
-			cap = cap == 0 ? 65536 : cap * 2;
-			bigger = cap > FILE_MAX_BYTES ? NULL : realloc(at, cap);
-			if (bigger == NULL) {
-				(void)snprintf(error, error_bytes, "%s: too large", faults->file.at);
-				goto out;
-			}
-			at = bigger;
+    cap = cap == 0 ? 65536 : cap * 2;
+    bigger = cap > FILE_MAX_BYTES ? NULL : realloc(at, cap);
+    if (bigger == NULL) {
+    (void)snprintf(error, error_bytes, "%s: too large", faults->file.at);
+    goto out;
+    }
+    at = bigger;
 		}
 		got = fread(at + n, 1, cap - n, file);
 		if (got == 0)
@@ -109,7 +109,7 @@ static size_t bucket_of(const char *name)
 }
 
 static struct mock_rule *find_carried(struct mock_rules *rules, const char *model, const char *at_sign,
-									  char *error, size_t error_bytes)
+    char *error, size_t error_bytes)
 {
 	struct mock_rule **bucket = &rules->carried[bucket_of(model)];
 	struct mock_rule *rule;
@@ -121,7 +121,8 @@ static struct mock_rule *find_carried(struct mock_rules *rules, const char *mode
 	if (rule == NULL)
 		return NULL;
 	if (rule->faults.accept_close || rule->faults.no_read) {
-		(void)snprintf(error, error_bytes, "accept-close and no-read need a rule: they act before a model is read");
+		(void)snprintf(error, error_bytes,
+		    "accept-close and no-read need a rule: they act before a model is read");
 		mock_rule_unref(rule);
 		return NULL;
 	}
@@ -170,7 +171,7 @@ void mock_rules_free(struct mock_rules *rules)
 }
 
 int mock_rules_add(struct mock_rules *rules, const char *line, size_t n, bool in_front, char *error,
-				   size_t error_bytes)
+    size_t error_bytes)
 {
 	struct mock_rule *rule = read_rule(line, n, error, error_bytes);
 	struct mock_rule **at = &rules->first;
@@ -217,7 +218,7 @@ void mock_rules_fmt(const struct mock_rules *rules, struct mock_bytes *out)
 {
 	for (const struct mock_rule *rule = rules->first; rule != NULL; rule = rule->next)
 		mock_bytes_fmt(out, "# seen %lld, used %lld\n%s:%s%s\n", (long long)rule->seen, (long long)rule->used,
-					   rule->pattern, rule->list[0] == ' ' ? "" : " ", rule->list);
+		    rule->pattern, rule->list[0] == ' ' ? "" : " ", rule->list);
 }
 
 const char *mock_rules_literal(const struct mock_rules *rules, size_t i)
@@ -229,7 +230,7 @@ const char *mock_rules_literal(const struct mock_rules *rules, size_t i)
 }
 
 int mock_rules_find(struct mock_rules *rules, const char *model, bool conn_reused, struct mock_rule **ret_rule,
-					char *error, size_t error_bytes)
+    char *error, size_t error_bytes)
 {
 	const char *at_sign = model[0] == '\0' ? NULL : strchr(model + 1, '@');
 	char name[MOCK_MODEL_MAX];

@@ -271,20 +271,20 @@ static void take_model(struct mock_ask *ask, const struct seen *value)
 			if (c == 'u') {
 				int code = 0;
 
-				for (int i = 0; i < 4; i++)
-					code = code * 16 + hex_value(*at++);
-				c = code > 0 && code < 0x80 ? (char)code : '?';
-			} else if (c == 'n') {
-				c = '\n';
-			} else if (c == 't') {
-				c = '\t';
-			} else if (c == 'r') {
-				c = '\r';
-			} else if (c == 'b') {
-				c = '\b';
-			} else if (c == 'f') {
-				c = '\f';
-			}
+    for (int i = 0; i < 4; i++)
+    code = code * 16 + hex_value(*at++);
+    c = code > 0 && code < 0x80 ? (char)code : '?';
+    } else if (c == 'n') {
+    c = '\n';
+    } else if (c == 't') {
+    c = '\t';
+    } else if (c == 'r') {
+    c = '\r';
+    } else if (c == 'b') {
+    c = '\b';
+    } else if (c == 'f') {
+    c = '\f';
+    }
 		}
 		ask->model[n++] = c;
 	}
@@ -333,7 +333,7 @@ static void on_member(void *arg, const char *key, size_t n_key, const struct see
 			struct walk w = { .at = value->at, .end = value->at + value->n };
 			struct seen whole;
 
-			(void)walk_value(&w, &whole, on_stream_option, ask);
+    (void)walk_value(&w, &whole, on_stream_option, ask);
 		}
 		break;
 	default:

@@ -27,7 +27,7 @@ static int fail(char *error, size_t error_bytes, const char *what)
 	unsigned long code = ERR_get_error();
 
 	(void)snprintf(error, error_bytes, "%s: %s", what,
-				   code != 0 ? ERR_reason_error_string(code) : errno != 0 ? strerror(errno) : "failed");
+	    code != 0 ? ERR_reason_error_string(code) : errno != 0 ? strerror(errno) : "failed");
 	return -1;
 }
 
@@ -57,22 +57,22 @@ static X509 *make_cert(EVP_PKEY *key, const char *common_name, long serial, X509
 		return NULL;
 	name = X509_get_subject_name(cert);
 	if (X509_set_version(cert, X509_VERSION_3) == 1 &&
-		ASN1_INTEGER_set(X509_get_serialNumber(cert), serial) == 1 &&
-		X509_gmtime_adj(X509_getm_notBefore(cert), -86400) != NULL &&
-		X509_gmtime_adj(X509_getm_notAfter(cert), 86400L * CERT_DAYS) != NULL &&
-		X509_set_pubkey(cert, key) == 1 &&
-		X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)common_name, -1, -1, 0) == 1 &&
-		X509_set_issuer_name(cert, issuer == NULL ? name : X509_get_subject_name(issuer)) == 1 &&
-		add_extension(cert, issuer == NULL ? cert : issuer, NID_subject_key_identifier, "hash") &&
-		(issuer == NULL
-			 ? add_extension(cert, cert, NID_basic_constraints, "critical,CA:TRUE") &&
-				   add_extension(cert, cert, NID_key_usage, "critical,keyCertSign,cRLSign")
-			 : add_extension(cert, issuer, NID_authority_key_identifier, "keyid") &&
-				   add_extension(cert, issuer, NID_basic_constraints, "critical,CA:FALSE") &&
-				   add_extension(cert, issuer, NID_key_usage, "critical,digitalSignature") &&
-				   add_extension(cert, issuer, NID_ext_key_usage, "serverAuth") &&
-				   add_extension(cert, issuer, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1,IP:::1")) &&
-		X509_sign(cert, issuer_key, EVP_sha256()) > 0)
+	    ASN1_INTEGER_set(X509_get_serialNumber(cert), serial) == 1 &&
+	    X509_gmtime_adj(X509_getm_notBefore(cert), -86400) != NULL &&
+	    X509_gmtime_adj(X509_getm_notAfter(cert), 86400L * CERT_DAYS) != NULL &&
+	    X509_set_pubkey(cert, key) == 1 &&
+	    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)common_name, -1, -1, 0) == 1 &&
+	    X509_set_issuer_name(cert, issuer == NULL ? name : X509_get_subject_name(issuer)) == 1 &&
+	    add_extension(cert, issuer == NULL ? cert : issuer, NID_subject_key_identifier, "hash") &&
+	    (issuer == NULL
+		 ? add_extension(cert, cert, NID_basic_constraints, "critical,CA:TRUE") &&
+		       add_extension(cert, cert, NID_key_usage, "critical,keyCertSign,cRLSign")
+		 : add_extension(cert, issuer, NID_authority_key_identifier, "keyid") &&
+		       add_extension(cert, issuer, NID_basic_constraints, "critical,CA:FALSE") &&
+		       add_extension(cert, issuer, NID_key_usage, "critical,digitalSignature") &&
+		       add_extension(cert, issuer, NID_ext_key_usage, "serverAuth") &&
+		       add_extension(cert, issuer, NID_subject_alt_name, "DNS:localhost,IP:127.0.0.1,IP:::1")) &&
+	    X509_sign(cert, issuer_key, EVP_sha256()) > 0)
 		return cert;
 	X509_free(cert);
 	return NULL;
@@ -96,7 +96,7 @@ static bool write_pem(const char *dir, const char *name, X509 *cert, EVP_PKEY *k
 		return false;
 	}
 	good = cert != NULL ? PEM_write_X509(file, cert) == 1
-						: PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1;
+	    : PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1;
 	good = fclose(file) == 0 && good;
 	return good && rename(temp, path) == 0;
 }
@@ -114,10 +114,10 @@ static int make_certs(const char *dir, char *error, size_t error_bytes)
 		rc = fail(error, error_bytes, dir);
 	errno = 0;
 	if (rc == 0 && (ca_key == NULL || key == NULL ||
-					(ca = make_cert(ca_key, "signalbox-mock CA", serial, NULL, ca_key)) == NULL ||
-					(cert = make_cert(key, "localhost", serial + 1, ca, ca_key)) == NULL ||
-					!write_pem(dir, "ca.pem", ca, NULL) || !write_pem(dir, "cert.pem", cert, NULL) ||
-					!write_pem(dir, "key.pem", NULL, key)))
+	    (ca = make_cert(ca_key, "signalbox-mock CA", serial, NULL, ca_key)) == NULL ||
+	    (cert = make_cert(key, "localhost", serial + 1, ca, ca_key)) == NULL ||
+	    !write_pem(dir, "ca.pem", ca, NULL) || !write_pem(dir, "cert.pem", cert, NULL) ||
+	    !write_pem(dir, "key.pem", NULL, key)))
 		rc = fail(error, error_bytes, "--make-cert");
 	X509_free(ca);
 	X509_free(cert);
@@ -129,7 +129,7 @@ static int make_certs(const char *dir, char *error, size_t error_bytes)
 /* ---- the context ------------------------------------------------------------- */
 
 static int choose_alpn(SSL *ssl, const unsigned char **ret_out, unsigned char *ret_n, const unsigned char *in,
-					   unsigned n, void *arg)
+    unsigned n, void *arg)
 {
 	static const unsigned char both[] = "\x02h2\x08http/1.1";
 	static const unsigned char one[] = "\x08http/1.1";
@@ -139,7 +139,7 @@ static int choose_alpn(SSL *ssl, const unsigned char **ret_out, unsigned char *r
 
 	(void)ssl;
 	rc = SSL_select_next_proto(&out, ret_n, mock->http2 ? both : one,
-							   mock->http2 ? sizeof(both) - 1 : sizeof(one) - 1, in, n);
+	    mock->http2 ? sizeof(both) - 1 : sizeof(one) - 1, in, n);
 	if (rc != OPENSSL_NPN_NEGOTIATED)
 		return SSL_TLSEXT_ERR_NOACK;
 	*ret_out = out;
@@ -170,7 +170,7 @@ int mock_tls_init(struct mock *mock, const struct mock_tls_options *options, cha
 		return fail(error, error_bytes, key);
 	(void)SSL_CTX_set_min_proto_version(mock->tls, TLS1_2_VERSION);
 	(void)SSL_CTX_set_mode(mock->tls, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
-										  SSL_MODE_RELEASE_BUFFERS);
+	    SSL_MODE_RELEASE_BUFFERS);
 	SSL_CTX_set_alpn_select_cb(mock->tls, choose_alpn, mock);
 	return 0;
 }
