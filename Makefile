@@ -102,8 +102,85 @@ $(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libagent.a $(B)/libsignalbox.a
 	@mkdir -p $(@D)
 	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
-$(B)/sim: $(B)/obj/tests/sim/sim.o $(B)/libagent.a $(B)/libsignalbox.a
+
+# The simulation, and the same built around bugs that were put in on purpose.
+SIM_OBJ := $(B)/obj/tests/sim/sim.o $(B)/obj/tests/sim/world.o
+MUTANTS := 1 2 3 4 5
+$(B)/obj/tests/sim/subject-%.o: tests/sim/subject.c | deps
+	@mkdir -p $(@D)
+	$(call say,CC,$< $*)
+	$(Q)$(CC) $(CPPFLAGS) -DSBX_SIM_MUTANT=$* $(CFLAGS) -MMD -MP -c $< -o $@
+$(B)/sim: $(SIM_OBJ) $(B)/obj/tests/sim/subject-0.o $(B)/libagent.a $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
+$(B)/sim-mutant-%: $(SIM_OBJ) $(B)/obj/tests/sim/subject-%.o $(B)/libagent.a $(B)/libsignalbox.a
+	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
+
+# ---- tests ----
+unit-programs: $(UNIT_BIN)
+e2e-programs: $(TOOLS) $(E2E_BIN)
+fuzz-programs: $(FUZZ_BIN)
+# What runs in one kind of build; $(MAKE) comes here once for each kind.
+run-unit: $(UNIT_BIN) $(B)/header_cxx.o
+	@tests/run -j $(JOBS) -t 120 $(UNIT_BIN)
+run-e2e: $(TOOLS) $(E2E_BIN)
+	@for loop in $(or $(LOOPS),uring epoll); do \
+	    echo "end to end, loop $$loop$(if $(SANITIZER), (sanitized))"; \
+	    SBX_BUILD=$(CURDIR)/$(B) SIGNALBOX_LOOP=$$loop tests/run -j $(JOBS) -t 240 $(E2E_BIN) || exit 1; \
+	done
+run-fuzz-replay: $(FUZZ_BIN)
+	@for f in $(FUZZ_BIN); do $$f tests/fuzz/corpus/$${f##*/} || exit 1; done
+$(B)/header_cxx.o: tests/unit/header_cxx.cc include/signalbox.h
+	@mkdir -p $(@D)
+	$(call say,CXX,$<)
+	$(Q)if command -v g++ >/dev/null; then g++ -std=c++11 -Wall -Wextra -pedantic -Werror -Iinclude -c $< -o $@; else echo "  (no g++: the header is not tried as C++)"; fi
+
+check: deps ## unit tests: a few seconds
+	@$(MAKE) --no-print-directory run-unit
+
+test: deps ## everything: unit and end to end, sanitized, on both loops, fuzz corpora, simulation (under 8 minutes)
+	@$(MAKE) --no-print-directory -j$(JOBS) all unit-programs e2e-programs $(B)/sim
+	@$(MAKE) --no-print-directory -j$(JOBS) SANITIZER=address unit-programs e2e-programs fuzz-programs
+	@echo "unit tests, sanitized"; $(MAKE) --no-print-directory SANITIZER=address run-unit
+	@echo "fuzz corpora, sanitized"; $(MAKE) --no-print-directory SANITIZER=address run-fuzz-replay
+	@$(MAKE) --no-print-directory sim SEEDS=200
+	@$(MAKE) --no-print-directory mutants
+	@$(MAKE) --no-print-directory run-e2e LOOPS=uring
+	@$(MAKE) --no-print-directory SANITIZER=address run-e2e
+	@$(MAKE) --no-print-directory test-readme lint
+	@echo "make test: all of it passed"
+
+SEEDS ?= 200
+sim: $(B)/sim ## simulate SEEDS=n random histories, or replay one with SEED=n
+	@$(B)/sim $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
+mutants: $(foreach m,$(MUTANTS),$(B)/sim-mutant-$(m)) ## does the simulation catch bugs put in on purpose?
+	@tests/sim/mutants.sh 200 $^
+
+conformance: $(TOOLS) $(B)/conformance ## RECORDINGS=DIR: recorded answers through the real agent against what was expected
+	@[ -n "$(RECORDINGS)" ] || { echo "make conformance RECORDINGS=DIR" >&2; exit 64; }
+	@SBX_BUILD=$(CURDIR)/$(B) $(B)/conformance $(RECORDINGS)
+
+bench: $(TOOLS) $(B)/bench ## CPU, latency and memory beside their floors; BENCH="--json" and other options
+	@SBX_BUILD=$(CURDIR)/$(B) $(B)/bench $(BENCH)
+
+FUZZ_CC   ?= clang-14
+SECONDS   ?= 60
+fuzz: ## SECONDS=n of each fuzz target with clang's libFuzzer
+	@tools/install-deps --fuzz
+	@CC=$(FUZZ_CC) tests/fuzz/fuzz $(SECONDS)
+
+long: deps ## what takes hours elsewhere: many seeds, fuzzing, rounds of kills (about an hour)
+	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory sim SEEDS=$(or $(LONG_SEEDS),100000)
+	@$(MAKE) --no-print-directory fuzz SECONDS=$(or $(LONG_FUZZ),300)
+
+lint: ## dependency direction, purity, banned functions, file lengths
+	@tests/lint
+
+test-readme: $(TOOLS) $(B)/libsignalbox.a $(B)/libsignalbox.so ## the README's example compiles and runs as printed
+	@tests/readme $(B)
+
+demo: all ## three doubles and the agent: an answer, a failover, no key, no network
+	@tools/demo $(B)
 
 # ---- noise: V=1 shows the commands ----
 Q   := $(if $(V),,@)
@@ -114,4 +191,5 @@ say = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(patsubst $(B)/%,%,$(2))')
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all help deps clean
+.PHONY: all help deps clean check test sim mutants conformance bench fuzz long lint test-readme demo install uninstall \
+        unit-programs e2e-programs fuzz-programs run-unit run-e2e run-fuzz-replay

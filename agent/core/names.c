@@ -208,6 +208,12 @@ reach(struct sbx_span name)
 	return (half < SBX_NEAREST_DISTANCE ? half : SBX_NEAREST_DISTANCE) + 1;
 }
 
+static bool
+has_key(const struct sbx_provider *p) /* nobody is helped by the name of something that cannot be used */
+{
+	return p->n_credentials > 0 || p->auth == SBX_AUTH_NONE;
+}
+
 const char *
 sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, bool models, char *buf, size_t buf_bytes)
 {
@@ -220,13 +226,14 @@ sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, 
 		if (is_nearer(&s, sbx_span_of(t->route[i].name)))
 			nearest = t->route[i].name;
 	for (uint32_t i = 0; models && i < t->n_targets; i++)
-		if (is_nearer(&s, sbx_span_of(t->target[i].model)) || is_nearer(&s, sbx_span_of(t->target[i].name)))
+		if (has_key(&t->provider[t->target[i].provider]) &&
+		    (is_nearer(&s, sbx_span_of(t->target[i].model)) || is_nearer(&s, sbx_span_of(t->target[i].name))))
 			nearest = t->target[i].name;
 	if (models && slash) { /* the model need not be configured: perhaps only the provider is misspelt */
 		struct search p = { { name.at, (size_t)(slash - name.at) }, 0 };
 		p.left = reach(p.name) < s.left ? reach(p.name) : s.left;
 		for (uint32_t i = 0; i < t->n_providers; i++)
-			if (is_nearer(&p, sbx_span_of(t->provider[i].name)))
+			if (has_key(&t->provider[i]) && is_nearer(&p, sbx_span_of(t->provider[i].name)))
 				provider = t->provider[i].name;
 	}
 	if (provider)

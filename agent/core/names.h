@@ -31,8 +31,8 @@ uint32_t sbx_names_target(const struct sbx_names *n, struct sbx_span name); /* "
 uint32_t sbx_names_model(const struct sbx_names *n, struct sbx_span model);
 uint32_t sbx_names_next_of_model(const struct sbx_names *n, uint32_t target);
 
-/* The nearest name to one that does not exist: a route; a target, by its whole name or its model; or for "provider/..." the same
- * with a provider that exists. Returns buf, "" if nothing is near. */
+/* The nearest name to one that cannot be found: a route; a usable target, by its whole name or its model; or for "provider/..." the
+ * same with the right name of a usable provider. Returns buf, "" if nothing is near. */
 const char *sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, bool models, char *buf, size_t buf_bytes);
 
 /* FNV-1a. Only names of the configuration are ever stored by it, so nobody outside can choose collisions. */

@@ -225,7 +225,7 @@ read_call(struct reading *r, struct sbx_span fragment, int64_t key)
 		call->id_hash = hash_id(id);
 	struct sbx_answer *a = r->a;
 	sbx_buf_clear(&a->text);
-	if (!sbx_buf_reserve(&a->text, id.n + call_name.n + arguments.n)) { /* so that the three do not move each other */
+	if (a->opts->want_text && !sbx_buf_reserve(&a->text, id.n + call_name.n + arguments.n)) { /* the three stay in place */
 		fail_with(a, SBX_KIND_TOO_BIG, "out of memory");
 		return;
 	}
