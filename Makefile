@@ -92,7 +92,7 @@ $(B)/signalbox-mock: $(call obj,$(MOCK_SRC))
 $(B)/bench: $(call obj,$(BENCH_SRC)) $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_CLIENT) -lcurl -ljansson -lm -o $@
 $(B)/conformance: $(call obj,$(CONF_SRC) $(E2E_LIB)) $(B)/libsignalbox.a
-	$(Q)$(link) $^ $(LIBS_CLIENT) -ljansson -o $@
+	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -o $@
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libagent.a $(B)/libsignalbox.a
 	@mkdir -p $(@D)
 	$(Q)$(link) $^ -lcmocka $(LIBS_AGENT) -o $@

@@ -179,7 +179,7 @@ struct sbx_tool_call {
 };
 
 SBX_API bool sbx_reply_ok(const struct sbx_reply *r);
-SBX_API enum sbx_code sbx_reply_code(const struct sbx_reply *r);      /* SBX_CODE_NONE when ok; INTERNAL for a word of a later version */
+SBX_API enum sbx_code sbx_reply_code(const struct sbx_reply *r);      /* SBX_CODE_NONE when ok; INTERNAL for an unknown word */
 SBX_API const char *sbx_reply_code_word(const struct sbx_reply *r);   /* as the agent said it; "" when ok */
 SBX_API int sbx_reply_status(const struct sbx_reply *r);              /* HTTP-like; 200 when ok */
 SBX_API const char *sbx_reply_message(const struct sbx_reply *r);     /* "" when ok */
@@ -188,14 +188,14 @@ SBX_API bool sbx_reply_retryable(const struct sbx_reply *r);          /* asking 
 SBX_API bool sbx_reply_sent(const struct sbx_reply *r);               /* AGENT_LOST: false = the agent certainly did not act on it */
 SBX_API const char *sbx_reply_provider_error(const struct sbx_reply *r, const char *field); /* "type", "code", "param", "message",
                                                                        * "provider", "status"; "" = not said */
-/* The answer, gathered by sbx_ask(), never NULL ("" = nothing of that kind came). NULL and 0 in the reply of an event, whose pieces
- * came one by one. `choice` from 0. */
+/* The answer, gathered by sbx_ask(), never NULL ("" = nothing of that kind came). NULL and 0 in the reply of an event, whose
+ * pieces came one by one. `choice` from 0. */
 SBX_API const char *sbx_reply_text(const struct sbx_reply *r, uint32_t choice, size_t *ret_bytes);      /* ret_bytes may be NULL */
 SBX_API const char *sbx_reply_reasoning(const struct sbx_reply *r, uint32_t choice, size_t *ret_bytes);
 SBX_API const char *sbx_reply_refusal(const struct sbx_reply *r, uint32_t choice, size_t *ret_bytes);
 SBX_API const char *sbx_reply_finish(const struct sbx_reply *r, uint32_t choice); /* "" = the provider did not say */
-SBX_API const char *sbx_reply_data(const struct sbx_reply *r, size_t *ret_bytes); /* option `data`: the whole body; of a failure, also in
-                                                                                   * an event, the error as a JSON body */
+/* Option `data`: the whole body; of a failure, also in an event, the error as a JSON body. */
+SBX_API const char *sbx_reply_data(const struct sbx_reply *r, size_t *ret_bytes);
 SBX_API uint32_t sbx_reply_choices(const struct sbx_reply *r);
 SBX_API uint32_t sbx_reply_tool_calls(const struct sbx_reply *r);
 SBX_API bool sbx_reply_tool_call(const struct sbx_reply *r, uint32_t i, struct sbx_tool_call *ret_call);

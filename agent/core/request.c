@@ -100,7 +100,8 @@ jitter_ns(struct sbx_request *req, uint64_t top_ns)
 	z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
 	z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
 	z ^= z >> 31;
-	return top_ns == UINT64_MAX ? z : z % (top_ns + 1);
+	assert(top_ns < UINT64_MAX);
+	return z % (top_ns + 1);
 }
 
 static struct sbx_effect *
@@ -186,12 +187,8 @@ finish_exhausted(struct step *s)
 	uint64_t throttled_until = UINT64_MAX, keys_until = UINT64_MAX;
 	bool throttled = false, no_key = false, only_quota = true;
 
-	if (req->content_reached) { /* what was delivered stands, and the client must know that it is not all */
-		uint8_t ai = req->n_attempts;
-
-		while (ai > 0 && req->attempt[ai - 1].class != SBX_CLASS_MIDSTREAM && req->attempt[ai - 1].class != SBX_CLASS_LOCAL)
-			ai--;
-		finish_error(s, SBX_REQ_FAILED, SBX_CODE_STREAM_BROKEN, ai > 0 ? (uint8_t)(ai - 1) : NO_ATTEMPT, -1);
+	if (req->content_reached) { /* what the last attempt delivered stands, and the client must know that it is not all */
+		finish_error(s, SBX_REQ_FAILED, SBX_CODE_STREAM_BROKEN, (uint8_t)(req->n_attempts - 1), -1);
 		return;
 	}
 	for (uint8_t i = 0; i < req->n_candidates; i++) { /* closed ones too: the client may come back to them */
@@ -448,6 +445,7 @@ after_failure(struct step *s, uint8_t ai, int64_t retry_after_ns, bool told_no_r
 			c->closed = true;
 			break;
 		}
+		c->refused = true;
 		if (c->closed)
 			break;
 		if (a->status == 429) /* a limit of the key: another key may be free. An overload has no such side door */
@@ -734,7 +732,7 @@ on_waited(struct step *s)
 	struct sbx_request *req = s->req;
 
 	for (uint8_t i = 0; i < req->n_candidates; i++) {
-		req->candidate[i].waited = req->candidate[i].waited || !is_untried(&req->candidate[i]);
+		req->candidate[i].waited = req->candidate[i].refused;
 		req->candidate[i].keys_throttled = 0;
 	}
 	set_state(req, SBX_REQ_ROUTING);

@@ -96,7 +96,8 @@ struct sbx_candidate_row {
 	uint8_t keys_tried;          /* bit n: the provider's credential n was refused as a key; not used again */
 	uint8_t keys_throttled;      /* bit n: it was answered 429; not used again before a wait */
 	bool closed : 1;             /* not to be tried again in this request */
-	bool waited : 1;             /* a Retry-After of it was waited out once already */
+	bool refused : 1;            /* it said "not now" */
+	bool waited : 1;             /* and that was waited out once already */
 	bool resent : 1;             /* its one free repeat after NOT_SENT was used */
 	bool too_small : 1;          /* closed because its context is not larger than one that was too small */
 	enum sbx_gate passed_over : 8; /* why it was not used when it was its turn: THROTTLED, BROKEN, NO_KEY; YES = it was not passed over */

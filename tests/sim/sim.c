@@ -76,8 +76,25 @@ struct tally {
 	uint64_t seeds, requests, attempts, steps, ok, resets, error[SBX_CODE__COUNT], plan[SIM_PLAN__COUNT];
 };
 
+static const char *const event_name[] = {
+	[SBX_REQ_EV_START] = "START", [SBX_REQ_EV_CONNECTED] = "connected", [SBX_REQ_EV_SENT] = "sent", [SBX_REQ_EV_BYTES] = "bytes",
+	[SBX_REQ_EV_CONTENT] = "content", [SBX_REQ_EV_COMPLETE] = "complete", [SBX_REQ_EV_ENDED] = "ended", [SBX_REQ_EV_TIMER] = "timer",
+	[SBX_REQ_EV_CANCEL] = "cancel",
+};
 static struct sim sim;         /* static: the handler of SIGABRT tells its seed */
 static struct tally tally;
+
+static const char *
+code_word(enum sbx_code code)
+{
+	static const char *const word[SBX_CODE__COUNT] = {
+		[SBX_CODE_NONE] = "none",
+#define X(name, text, status) [name] = text,
+		SBX_CODES(X)
+#undef X
+	};
+	return word[code];
+}
 
 static void __attribute__((format(printf, 1, 2)))
 trace(const char *format, ...)
@@ -187,7 +204,7 @@ on_start(struct client *c, uint8_t attempt)
 	sim_script_draw(&sim.world, &c->script[attempt], a->target, c->req.stream, sim.now_ns);
 	tally.attempts++;
 	tally.plan[c->script[attempt].plan]++;
-	trace("  %3d  #%u -> target %" PRIu32 " key %d%s: %s", (int)(c - sim.client), attempt, a->target, (int)a->credential,
+	trace("%3d    START #%u -> target %" PRIu32 " key %d%s: %s", (int)(c - sim.client), attempt, a->target, (int)a->credential,
 	      a->probe ? " (trial)" : "", sim_plans[c->script[attempt].plan].name);
 	later(sim.now_ns + (1 + sim_random(&sim.world, 100)) * MS, ACTS, c, attempt);
 }
@@ -246,12 +263,17 @@ static void
 apply(struct client *c, const struct sbx_effects *fx)
 {
 	static const char *const name[] = { "START", "ABORT", "COMMIT", "DROP", "RESET", "END_OK", "END_ERROR" };
+	char error[96];
 
 	for (uint32_t i = 0; i < fx->n; i++) {
 		const struct sbx_effect *f = &fx->fx[i];
 
-		trace("  %3d  %s #%u code %d status %d retry after %.3f s", (int)(c - sim.client), name[f->kind], f->attempt, (int)f->code,
-		      f->status, (double)f->retry_after_ns / 1e9);
+		error[0] = '\0';
+		if (sim.verbose && f->kind == SBX_FX_END_ERROR)
+			snprintf(error, sizeof(error), ": %s, status %d, retry after %.3f s", code_word(f->code), f->status,
+			         f->retry_after_ns < 0 ? -1.0 : (double)f->retry_after_ns / 1e9);
+		if (f->kind != SBX_FX_START) /* on_start tells more */
+			trace("%3d    %s #%u%s", (int)(c - sim.client), name[f->kind], f->attempt, error);
 		if (c->ended)
 			broken(c, "one end: no effect after it");
 		switch (f->kind) {
@@ -368,7 +390,7 @@ arrive(struct client *c)
 			.policy = &w->provider[t->provider].policy,
 		};
 	}
-	trace("  %3d  arrives: %s%s, %u targets, %.3f s", (int)(c - sim.client), stream ? "stream" : "whole", c->req.restart ? ", restart" : "",
+	trace("%3d  arrives: %s%s, %u targets, %.3f s", (int)(c - sim.client), stream ? "stream" : "whole", c->req.restart ? ", restart" : "",
 	      c->req.n_candidates, (double)(deadline_ns - sim.now_ns) / 1e9);
 	tally.requests++;
 	if (sim_chance(w, 10))
@@ -404,7 +426,7 @@ act(struct client *c, uint8_t attempt)
 	} else if (a.pause_ns != UINT64_MAX) {
 		later(sim.now_ns + a.pause_ns, ACTS, c, attempt);
 	}
-	trace("  %3d  #%u event %d", (int)(c - sim.client), attempt, (int)ev.kind);
+	trace("%3d  #%u %s", (int)(c - sim.client), attempt, event_name[ev.kind]);
 	if (ev.kind == SBX_REQ_EV_CONTENT && c->req.state == SBX_REQ_COMMITTED && sim_chance(&sim.world, 50))
 		sbx_request_on_content(&c->req, attempt, sim.now_ns); /* the short path */
 	else if (ev.kind == SBX_REQ_EV_CONNECTED && sim_chance(&sim.world, 30))
@@ -443,12 +465,14 @@ happen(const struct entry *e)
 		step(c, &(struct sbx_req_event){ .kind = SBX_REQ_EV_TIMER });
 		break;
 	case CANCELS:
+		trace("%3d  cancel", e->client);
 		step(c, &(struct sbx_req_event){ .kind = SBX_REQ_EV_CANCEL, .code = sim_chance(&sim.world, 80) ? SBX_CODE_CANCELLED : SBX_CODE_DRAINING });
 		step(c, &(struct sbx_req_event){ .kind = SBX_REQ_EV_CANCEL, .code = SBX_CODE_CANCELLED }); /* idempotent */
 		if (!c->ended)
 			broken(c, "a cancel ends a request in any state");
 		break;
 	case ECHOES:
+		trace("%3d  #%u late events", e->client, e->attempt);
 		echo(c, e->attempt);
 		break;
 	}
@@ -548,12 +572,6 @@ run_seed(uint64_t seed)
 static void
 print_tally(double seconds)
 {
-	static const char *const word[SBX_CODE__COUNT] = {
-#define X(name, text, status) [name] = text,
-		SBX_CODES(X)
-#undef X
-	};
-
 	printf("%-22s %12" PRIu64 "   in %.1f s\n", "seeds", tally.seeds, seconds);
 	printf("%-22s %12" PRIu64 "\n", "requests", tally.requests);
 	printf("%-22s %12" PRIu64 "   %.2f a request\n", "attempts", tally.attempts, tally.requests ? (double)tally.attempts / (double)tally.requests : 0);
@@ -562,7 +580,7 @@ print_tally(double seconds)
 	printf("%-22s %12" PRIu64 "\n", "restarted", tally.resets);
 	for (int i = 0; i < SBX_CODE__COUNT; i++)
 		if (tally.error[i] > 0)
-			printf("  error %-14s %12" PRIu64 "\n", word[i], tally.error[i]);
+			printf("  error %-14s %12" PRIu64 "\n", code_word((enum sbx_code)i), tally.error[i]);
 }
 
 static void

@@ -5,8 +5,10 @@
  * Events (of the latest attempt where they are an attempt's):
  *   start | connected | sent | bytes | content | complete | cancel | drain
  *   +N            N ms pass, and the clock is looked at
+ *   ~N            N ms pass, and nobody looks
  *   wake          the clock is looked at exactly when the machine asked for it
- *   end HOW [ra=MS] [stop]   HOW: ok eof connect unsent reset junk local, or a status, or a status and a kind as in
+ *   old ...       the event is one of the attempt before
+ *   end HOW [ra=MS] [stop]   HOW: ok eof connect unsent reset junk local aborted, or a status, or a status and a kind as in
  *                 "400/context"; ra: Retry-After; stop: x-should-retry: false
  * Effects: S0A1 (START attempt 0 on target A with its key 1; "-" = none), A0 ABORT, C0 COMMIT, D0 DROP, R1 RESET, OK0,
  *   E:code:status:attempt[:ra=MS][:again] (attempt "-" = none, again = retryable), and W1500 when it then waits 1500 ms.
@@ -39,11 +41,12 @@ struct bench {
 	uint64_t now_ns;
 };
 
+#define MISSING 255
 struct setup {
 	unsigned targets;          /* 0 = 2 */
 	bool whole, restart, no_replay, reasoning;
 	uint64_t deadline_ms;      /* 0 = 600,000 */
-	uint8_t keys[4];           /* credentials of each target's provider; 0 = it needs none */
+	uint8_t keys[4];           /* credentials of each target's provider; 0 = it needs none, MISSING = it has none */
 	int64_t context[4];
 	const char *before;        /* what health has seen: "A:FAILED A:FAILED B:REFUSED=60000 ..." */
 };
@@ -66,8 +69,8 @@ bench_init(struct bench *b, const struct setup *setup, uint64_t now_ns)
 		p->policy = sbx_policy_default();
 		p->policy.backoff_base_ns = 0;
 		p->first_credential = b->tables.n_credentials;
-		p->n_credentials = i < 4 ? setup->keys[i] : 0;
-		p->auth = p->n_credentials ? SBX_AUTH_BEARER : SBX_AUTH_NONE;
+		p->n_credentials = i < 4 && setup->keys[i] != MISSING ? setup->keys[i] : 0;
+		p->auth = i < 4 && setup->keys[i] ? SBX_AUTH_BEARER : SBX_AUTH_NONE;
 		for (uint32_t k = 0; k < p->n_credentials; k++)
 			b->credential[b->tables.n_credentials++].provider = (uint16_t)i;
 		b->target[i] = (struct sbx_target){ .name = "p/m", .model = "m", .provider = (uint16_t)i,
@@ -187,7 +190,7 @@ read_end(const char *how, struct sbx_end *end, struct sbx_provider_error *error)
 	static const struct { const char *word; enum sbx_transport transport; int status; } plain[] = {
 		{ "ok", SBX_TRANSPORT_OK, 200 }, { "eof", SBX_TRANSPORT_OK, 200 }, { "connect", SBX_TRANSPORT_CONNECT, 0 },
 		{ "unsent", SBX_TRANSPORT_UNSENT, 0 }, { "reset", SBX_TRANSPORT_BROKEN, 0 }, { "junk", SBX_TRANSPORT_JUNK, 200 },
-		{ "local", SBX_TRANSPORT_LOCAL, 0 },
+		{ "local", SBX_TRANSPORT_LOCAL, 0 }, { "aborted", SBX_TRANSPORT_ABORTED, 0 },
 	};
 	static const struct { const char *word; enum sbx_error_kind kind; } kinds[] = {
 		{ "invalid", SBX_KIND_INVALID }, { "context", SBX_KIND_CONTEXT_LENGTH }, { "filter", SBX_KIND_CONTENT_FILTER },
@@ -235,6 +238,15 @@ play(struct bench *b, const char *event, char *out, size_t out_bytes)
 	struct sbx_end end;
 	struct sbx_effects fx;
 
+	if (strncmp(event, "old ", 4) == 0) {
+		event += 4;
+		ev.attempt--;
+	}
+	if (*event == '~') {
+		b->now_ns += strtoull(event + 1, NULL, 10) * MS;
+		out[0] = '\0';
+		return;
+	}
 	if (*event == '+') {
 		b->now_ns += strtoull(event + 1, NULL, 10) * MS;
 	} else if (strcmp(event, "wake") == 0) {
@@ -312,7 +324,10 @@ static const struct script scripts[] = {
 	{ "all throttled, far: 429 untried", { .before = "A:REFUSED=200000 B:REFUSED=150000" }, { { "start", "E:rate_limited:429:-:ra=150000:again" } } },
 	{ "all throttled, near: waits", { .before = "A:REFUSED=60000 B:REFUSED=30000" }, { { "start", "W30000" }, { "wake", "S0B-" } } },
 	{ "429 of one key: the other key at once", { .keys = { 2, 1 } }, { { "start", "S0A0" }, { "end 429 ra=60000", "D0 S1A1" }, { "end 429 ra=60000", "D1 S2B0" } } },
+	{ "the key's throttle ends while another is asked", { .keys = { 1, 1 } }, { { "start", "S0A0" }, { "end 429 ra=3000", "D0 S1B0" }, { "+4000", "" },
+		{ "end 404", "D1 W1" }, { "wake", "S2A0" }, { "end 429 ra=3000", "D2 E:rate_limited:429:2:ra=3000:again" } } },
 	{ "529: no other key of the same target", { .keys = { 2, 1 } }, { { "start", "S0A0" }, { "end 529 ra=1000", "D0 W1000" }, { "wake", "S1A0" } } },
+	{ "a back-off is no wait for a refusal", { .targets = 1 }, { { "start", "S0A-" }, { "end 500", "D0 S1A-" }, { "end 429 ra=60000", "D1 W60000" } } },
 	{ "503 with an error is a refusal", { 0 }, { { "start", "S0A-" }, { "end 503/overloaded ra=60000", "D0 S1B-" } } },
 	{ "overloaded as the first event of a 200", { 0 }, { { "start", "S0A-" }, { "sent", "" }, { "end 200/overloaded", "D0 S1B-" } } },
 	{ "refused, and told not to ask again", { 0 }, { { "start", "S0A-" }, { "end 429 ra=1000 stop", "D0 S1B-" },
@@ -337,6 +352,8 @@ static const struct script scripts[] = {
 	{ "402", { .keys = { 1, 1 } }, { { "start", "S0A0" }, { "end 402", "D0 S1B0" }, { "end 402", "D1 E:quota:402:0" } } },
 	{ "401 without a key", { 0 }, { { "start", "S0A-" }, { "end 401", "D0 S1B-" }, { "end 401", "D1 E:credentials:401:0" } } },
 	{ "keys refused before: nobody is asked", { .keys = { 1, 1 }, .before = "A:AUTH B:AUTH" }, { { "start", "E:credentials:503:-:ra=300000" } } },
+	{ "no key at all", { .keys = { MISSING, MISSING } }, { { "start", "E:credentials:503:-" } } },
+	{ "no key, then one", { .keys = { MISSING, 1 } }, { { "start", "S0B0" } } },
 	{ "no money anywhere", { .keys = { 1, 1 }, .before = "A:QUOTA B:QUOTA" }, { { "start", "E:quota:503:-:ra=3600000" } } },
 
 	/* ---- FORBIDDEN, NOT_THERE: others ---- */
@@ -410,7 +427,11 @@ static const struct script scripts[] = {
 	{ "deadline before content", { .deadline_ms = 3000 }, { { "start", "S0A-" }, { "sent", "" }, { "+2999", "" }, { "+1", "A0 D0 E:timeout:504:-:again" } } },
 	{ "deadline of a stream", { .deadline_ms = 3000 }, { { "start", "S0A-" }, { "content", "C0" }, { "wake", "A0 E:timeout:504:-:again" } } },
 	{ "deadline has passed at the start", { .deadline_ms = 1 }, { { "+1", "" }, { "start", "E:timeout:504:-:again" } } },
-	{ "a failure at the deadline", { .deadline_ms = 1000 }, { { "start", "S0A-" }, { "sent", "" }, { "end 500", "D0 S1A-" } } },
+	{ "a failure at the deadline", { .deadline_ms = 1000 }, { { "start", "S0A-" }, { "sent", "" }, { "~1000", "" }, { "end 500", "D0 E:timeout:504:-:again" } } },
+	{ "an answer at the deadline", { .deadline_ms = 1000 }, { { "start", "S0A-" }, { "complete", "" }, { "~1000", "" }, { "end ok", "C0 OK0" } } },
+	{ "stopped from outside", { 0 }, { { "start", "S0A-" }, { "end aborted", "D0 E:draining:503:-:again" } } },
+	{ "events of an attempt that is over", { 0 }, { { "start", "S0A-" }, { "end connect", "D0 S1A-" }, { "old content", "" }, { "old complete", "" },
+		{ "old end ok", "" }, { "sent", "" }, { "connected", "" }, { "complete", "" }, { "complete", "" }, { "end ok", "C1 OK1" } } },
 
 	/* ---- health decides who is asked ---- */
 	{ "down: passed over", { .before = "A:FAILED A:FAILED A:FAILED" }, { { "start", "S0B-" } } },
@@ -495,6 +516,39 @@ test_backoff(void **state)
 		bench_fini(&b);
 	}
 	assert_true(lo < 10 * MS && hi > 240 * MS);
+}
+
+/* It doubles, where the configuration allows more than one repeat and others have seen the target well in between. */
+static void
+test_backoff_doubles(void **state)
+{
+	const struct setup setup = { .targets = 1 };
+	uint64_t hi_ns = 0;
+
+	(void)state;
+	for (uint64_t seed = 0; seed < 64; seed++) {
+		struct bench b;
+		char got[256];
+
+		bench_init(&b, &setup, 1000 * S);
+		b.provider[0].policy.attempts_max = b.provider[0].policy.attempts_per_target = 5;
+		b.provider[0].policy.backoff_base_ns = 250 * MS;
+		b.provider[0].policy.backoff_cap_ns = 800 * MS;
+		bench_request(&b, &setup);
+		b.req.jitter = seed;
+		play(&b, "start", got, sizeof(got));
+		for (int i = 0; i < 4; i++) {
+			book(&b, 0, SBX_CLASS_OK, -1);
+			play(&b, "end 500", got, sizeof(got));
+			assert_int_equal(b.req.state, SBX_REQ_WAITING);
+			hi_ns = sbx_request_wake_ns(&b.req) - b.now_ns;
+			assert_true(hi_ns <= (i == 0 ? 250 * MS : i == 1 ? 500 * MS : 800 * MS));
+			play(&b, "wake", got, sizeof(got));
+		}
+		play(&b, "end 500", got, sizeof(got));
+		assert_string_equal(got, "D4 E:upstream_failed:500:4:again");
+		bench_fini(&b);
+	}
 }
 
 /* The longest route, all of it dead: every target is asked, within the array of attempts. */
@@ -698,6 +752,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_matrix),     cmocka_unit_test(test_any_clock), cmocka_unit_test(test_backoff),
+		cmocka_unit_test(test_backoff_doubles),
 		cmocka_unit_test(test_longest_route), cmocka_unit_test(test_many_keys), cmocka_unit_test(test_all_open),
 		cmocka_unit_test(test_flap),       cmocka_unit_test(test_short_path), cmocka_unit_test(test_names),
 	};
