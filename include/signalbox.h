@@ -135,9 +135,10 @@ struct sbx_event {
  *  timeout_ms  0 = only what is there; -1 = no limit
  *  ret_event   set on 0; what it points to is valid until the next call on the handle (but sbx_client_error(), sbx_fd(),
  *              sbx_events() and sbx_timeout_ms() leave it alone)
- * Goes on after a signal. Consuming an event is what lets the agent send more (credit). 0; -SBX_ETIME nothing within the timeout; -SBX_EAGENT no
- * request is in flight and the connection is gone; -SBX_ENOENT no request is in flight; -SBX_EFORK; -SBX_ENOMEM. A lost
- * connection is reported as the end of each request, not as an error here. Since 0.1. */
+ * Goes on after a signal. Consuming an event is what lets the agent send more (credit). 0; -SBX_ETIME nothing within the
+ * timeout; -SBX_EAGENT no request is in flight and the connection is gone; -SBX_ENOENT no request is in flight; -SBX_EFORK;
+ * -SBX_ENOMEM, and the event is not lost: call again. A lost connection is reported as the end of each request, not as an
+ * error here. Since 0.1. */
 SBX_API int sbx_next(struct sbx_client *c, int timeout_ms, struct sbx_event *ret_event);
 
 /* ---- one call ---- */

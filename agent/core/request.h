@@ -6,15 +6,20 @@
  * what io/ has to do about it, in order. Nothing here knows a socket, a clock or a byte of content: content of a committed
  * stream passes by, and only sbx_request_on_content() hears of it.
  *
- *   ROUTING --> WAITING (for a back-off or a Retry-After) --> ROUTING
- *      |------> TRYING  (an attempt runs, nothing was delivered yet)
- *      |           |--- first content of a stream ---> COMMITTED --> DONE
- *      |           |--- whole answer complete -------------------> DONE
- *      `-----------`--- no target left, deadline, cancel --------> FAILED | CANCELLED
+ *   NEW --> ROUTING --> WAITING (for a back-off or a Retry-After) --> ROUTING
+ *              |------> TRYING  (an attempt runs, nothing of it was delivered yet)
+ *              |           |--- its failure, and another may follow ------> ROUTING
+ *              |           |--- first content of a stream ---> COMMITTED --> DONE
+ *              |           |                                       `--- broken, the client takes a RESET --> ROUTING
+ *              |           |--- whole answer complete -------------------> DONE
+ *              `-----------`--- no target left, deadline, cancel --------> FAILED | CANCELLED
  *
  * Invariants, asserted and checked by the simulation: exactly one END effect per request and nothing after it; after content
  * was delivered no other attempt starts unless a RESET says so first; every state that is not final has a deadline
  * (sbx_request_wake_ns); attempts and time are bounded; every attempt that was started is ended exactly once in health.
+ *
+ * What the caller owes: an attempt's events come in the order in which they happened; COMPLETE (or end.complete) is told only
+ * of an answer that lost nothing on its way; after a step whose effects hold ABORT n or END, nothing of attempt n is delivered.
  */
 #ifndef SBX_AGENT_CORE_REQUEST_H
 #define SBX_AGENT_CORE_REQUEST_H

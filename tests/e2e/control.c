@@ -235,6 +235,19 @@ agent_fds(struct world *w)
 	return n - 2;
 }
 
+uint64_t
+agent_cpu_ms(struct world *w)
+{
+	char path[64];
+	unsigned long long user = 0, sys = 0;
+	(void)snprintf(path, sizeof path, "/proc/%d/stat", (int)w->agent);
+	char *text = read_whole(path, NULL), *after = text ? strrchr(text, ')') : NULL;
+	if (!after || sscanf(after + 2, "%*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu", &user, &sys) != 2)
+		fail_msg("%s: %s", path, text ? text : strerror(errno));
+	free(text);
+	return (user + sys) * 1000u / (unsigned long long)sysconf(_SC_CLK_TCK);
+}
+
 int64_t
 agent_rss_bytes(struct world *w)
 {

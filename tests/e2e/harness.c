@@ -4,12 +4,17 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -25,11 +30,17 @@
 #define START_MS 20000 /* a sanitized program on a busy machine */
 
 uint64_t
-now_ms(void)
+now_ns(void)
 {
 	struct timespec ts;
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000u + (uint64_t)ts.tv_nsec / 1000000u;
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+uint64_t
+now_ms(void)
+{
+	return now_ns() / 1000000u;
 }
 
 void
@@ -101,8 +112,49 @@ program(const char *name)
 	return path;
 }
 
+/* As a container's profile does it: the call fails, everything else goes on. */
+static void
+deny(int call, int error)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)error),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program_ = { sizeof code / sizeof code[0], code };
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program_))
+		_exit(126);
+}
+
+/* In the child, before exec. */
+static void
+apply(const struct start *how)
+{
+	for (int i = 0; how->env && how->env[i]; i++)
+		if (strchr(how->env[i], '='))
+			(void)putenv((char *)(uintptr_t)how->env[i]);
+		else
+			(void)unsetenv(how->env[i]);
+	if (how->n_listen_fds) {
+		char text[16];
+		(void)snprintf(text, sizeof text, "%d", (int)getpid());
+		(void)setenv("LISTEN_PID", text, 1);
+		(void)snprintf(text, sizeof text, "%d", how->n_listen_fds);
+		(void)setenv("LISTEN_FDS", text, 1);
+		if (how->listen_names)
+			(void)setenv("LISTEN_FDNAMES", how->listen_names, 1);
+	}
+	if (how->nofile) {
+		struct rlimit limit = { how->nofile, how->nofile };
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+	if (how->denied_call)
+		deny(how->denied_call, how->denied_errno);
+}
+
 static pid_t
-spawn(const char *const *argv, const char *log_path)
+spawn_as(const char *const *argv, const char *log_path, const struct start *how)
 {
 	pid_t pid = fork();
 	if (pid < 0)
@@ -112,12 +164,26 @@ spawn(const char *const *argv, const char *log_path)
 		(void)dup2(none, 0);
 		(void)dup2(log, 1);
 		(void)dup2(log, 2);
+		int keep[2] = { -1, -1 };
+		for (int i = 0; i < how->n_listen_fds; i++)
+			keep[i] = fcntl(how->listen_fd[i], F_DUPFD, 256);
 		for (int fd = 3; fd < 256; fd++)
 			(void)close(fd);
+		for (int i = 0; i < how->n_listen_fds; i++) {
+			(void)dup2(keep[i], 3 + i);
+			(void)close(keep[i]);
+		}
+		apply(how);
 		(void)execv(argv[0], (char *const *)argv);
 		_exit(127);
 	}
 	return pid;
+}
+
+static pid_t
+spawn(const char *const *argv, const char *log_path)
+{
+	return spawn_as(argv, log_path, &(struct start){ 0 });
 }
 
 /* Exit status, or 128 + signal; -1 = still running after timeout_ms. */
@@ -253,18 +319,27 @@ world_reconfigure(struct world *w, const char *config)
 void
 world_agent(struct world *w, const char *config, const char *const *args)
 {
-	world_reconfigure(w, config);
+	world_agent_start(w, config, &(struct start){ .args = args });
+}
+
+void
+world_agent_start(struct world *w, const char *config, const struct start *how)
+{
 	const char *argv[32];
 	int n = 0;
+	if (config)
+		world_reconfigure(w, config);
 	argv[n++] = strdup(program("signalboxd"));
-	argv[n++] = "--config";
-	argv[n++] = w->config_path;
-	argv[n++] = "--log";
-	argv[n++] = "debug";
-	for (int i = 0; args && args[i]; i++)
-		argv[n++] = args[i];
+	if (!how->bare) {
+		argv[n++] = "--config";
+		argv[n++] = w->config_path;
+		argv[n++] = "--log";
+		argv[n++] = "debug";
+	}
+	for (int i = 0; how->args && how->args[i]; i++)
+		argv[n++] = how->args[i];
 	argv[n] = NULL;
-	w->agent = spawn(argv, w->log_path);
+	w->agent = spawn_as(argv, w->log_path, how);
 	free((char *)(uintptr_t)argv[0]);
 	uint64_t until = now_ms() + START_MS;
 	for (;;) {
@@ -305,6 +380,30 @@ world_simple(struct world *w, int n, const char *const *rules, const char *extra
 	(void)sbx_buf_printf(&b, "] } } }");
 	world_agent(w, (char *)b.data, NULL);
 	sbx_buf_fini(&b);
+}
+
+int
+world_run(struct world *w, const char *name, const struct start *how, char **ret_said)
+{
+	const char *argv[32];
+	char said[160];
+	int n = 0;
+	(void)snprintf(said, sizeof said, "%s/said", w->dir);
+	(void)unlink(said);
+	argv[n++] = strdup(program(name));
+	for (int i = 0; how->args && how->args[i]; i++)
+		argv[n++] = how->args[i];
+	argv[n] = NULL;
+	pid_t pid = spawn_as(argv, said, how);
+	int status = wait_exit(pid, START_MS);
+	if (status < 0) {
+		(void)kill(pid, SIGKILL);
+		(void)wait_exit(pid, 5000);
+	}
+	free((char *)(uintptr_t)argv[0]);
+	*ret_said = read_whole(said, NULL);
+	assert_non_null(*ret_said);
+	return status;
 }
 
 void

@@ -49,6 +49,20 @@ int world_double(struct world *w, const char *name, const char *const *args);
  * HTTP ("http://127.0.0.1:PORT/v1"), $TN over TLS, $DIR by the directory, $CA by the doubles' CA file, and $KEY by "file:..." of a key file. `listen` is
  * added. args: further options of signalboxd, NULL = none. */
 void world_agent(struct world *w, const char *config, const char *const *args);
+/* What a start may need beyond that: all of it may be left zero. */
+struct start {
+	const char *const *args;      /* further options of the program, NULL-terminated */
+	const char *const *env;       /* "NAME=value", put over the environment of the test; "NAME" takes one away; NULL-terminated */
+	uint32_t nofile;              /* hard and soft limit of descriptors; 0 = that of the test */
+	int listen_fd[2];             /* handed over as systemd does, from 3 on */
+	int n_listen_fds;
+	const char *listen_names;     /* LISTEN_FDNAMES */
+	int denied_call, denied_errno; /* a system call that fails with that from the start on, as container runtimes deny it */
+	bool bare;                    /* no --config and no --log: only args */
+};
+void world_agent_start(struct world *w, const char *config, const struct start *how); /* config NULL = no file is written */
+/* Run a program of ours ("signalboxd") to its end; its exit status, and all that it said (malloc'd). */
+int world_run(struct world *w, const char *name, const struct start *how, char **ret_said);
 /* A common case: n doubles named a, b, c ... each with rule text (NULL = healthy), plain HTTP, one route "r" over all of them with model "m", and
  * `extra` members at the top level of the configuration ("\"timeouts\": {...}"), or NULL. */
 void world_simple(struct world *w, int n, const char *const *rules, const char *extra);
@@ -78,7 +92,9 @@ void agent_wait_number(struct world *w, const char *name, int64_t at_least, int 
 void agent_wait_at_rest(struct world *w, int timeout_ms);     /* in_flight 0, upstream.active 0 */
 int agent_fds(struct world *w);                               /* open descriptors of the agent */
 int64_t agent_rss_bytes(struct world *w);
+uint64_t agent_cpu_ms(struct world *w);                       /* user and system time so far; granularity 10 ms */
 uint64_t now_ms(void);                                        /* monotonic */
+uint64_t now_ns(void);
 bool log_has(struct world *w, const char *text);              /* the agent's log so far */
 
 #endif

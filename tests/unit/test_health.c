@@ -560,9 +560,9 @@ thousands_of_rows_take_little_memory(void **state)
 	(void)fclose(f);
 	assert_int_equal(sbx_health_n_targets(b), SBX_TARGETS_MAX + SBX_TARGETS_ADHOC_MAX);
 	print_message("%u rows: %lu kB resident\n", sbx_health_n_targets(b), (after - before) * 4);
-#ifndef __SANITIZE_ADDRESS__
-	assert_true(after - before < 2048 / 4);
-#endif
+	const char *preload = getenv("LD_PRELOAD");
+	if (!preload || !strstr(preload, "vgpreload")) /* valgrind touches what is only reserved */
+		assert_true(after - before < 2048 / 4);
 	sbx_health_free(b);
 	free(many);
 	sbx_health_free(NULL);
