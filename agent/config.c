@@ -26,7 +26,6 @@
 #define MEMORY_MAX_BYTES     (INT64_C(16) << 40)
 #define MEMORY_DEFAULT_BYTES (UINT64_C(1) << 30)
 #define IN_FLIGHT_MAX        1000000
-#define UID_NOBODY           65534 /* also what an unmapped user of a foreign namespace looks like */
 #define PATH_BYTES           4096
 
 #define N(table) (sizeof(table) / sizeof(table)[0])
@@ -48,12 +47,12 @@ static const struct sbx_read_field root_fields[] = {
 
 struct listen {
 	char *socket, *admin_socket;
-	struct sbx_span group, trusted_uids;
+	struct sbx_span group;
 };
 static const struct sbx_read_field listen_fields[] = {
 	{ "socket", sbx_read_text, offsetof(struct listen, socket), 0, PATH_BYTES, NULL },
 	{ "admin_socket", sbx_read_text, offsetof(struct listen, admin_socket), 0, PATH_BYTES, NULL },
-	SPAN(struct listen, group), SPAN(struct listen, trusted_uids),
+	SPAN(struct listen, group), LATER("trusted_uids"),
 };
 
 struct limits {
@@ -78,7 +77,8 @@ static const struct sbx_read_field route_fields[] = {
 /* The words of a choice of which only some work: those from `supported` on are refused by name. */
 static const char *const policy_words[] = { "priority", "cheapest", "fastest", "balanced", "weighted", NULL };
 #define POLICIES_SUPPORTED 1
-static const char *const stream_failure_words[] = { "error", "restart", "rescue", NULL }; /* enum sbx_stream_failure, then more */
+static const char *const stream_failure_words[] = { "restart", "error", "rescue", NULL };
+#define STREAM_FAILURE_RESTART 0
 #define STREAM_FAILURES_SUPPORTED 2
 
 /* ==== listen, limits ==== */
@@ -150,29 +150,6 @@ read_group(struct sbx_build *b, struct sbx_span value)
 	sbx_read_leave(&b->r, mark);
 }
 
-static void
-read_trusted(struct sbx_build *b, struct sbx_span value)
-{
-	size_t mark = sbx_read_enter(&b->r, "trusted_uids");
-	if (sbx_json_type(value) != SBX_JSON_ARRAY)
-		sbx_read_error(&b->r, value, "must be an array of user ids");
-	struct sbx_json_iter it = sbx_json_array_iter(value);
-	struct sbx_span uid;
-	int64_t number;
-	while (sbx_json_array_next(&it, &uid)) {
-		if (b->c->listen.n_trusted == SBX_CONFIG_TRUSTED_MAX) {
-			sbx_read_error(&b->r, uid, "more than %d", SBX_CONFIG_TRUSTED_MAX);
-			break;
-		}
-		if (!sbx_read_number(&b->r, uid, 0, UINT32_MAX - 1, &number))
-			continue;
-		if (number == UID_NOBODY)
-			sbx_read_error(&b->r, uid, "%d is nobody in particular: every unmapped user of a container has it", UID_NOBODY);
-		b->c->listen.trusted_uid[b->c->listen.n_trusted++] = (uid_t)number;
-	}
-	sbx_read_leave(&b->r, mark);
-}
-
 /* A socket's path: the one of the file, else `fallback`. Takes `written`. */
 static char *
 socket_path(struct sbx_build *b, struct sbx_span at, char *written, const char *fallback)
@@ -194,8 +171,6 @@ read_listen(struct sbx_build *b, struct sbx_span value)
 		sbx_read_object(&b->r, value, listen_fields, N(listen_fields), &l);
 	if (l.group.n)
 		read_group(b, l.group);
-	if (l.trusted_uids.n)
-		read_trusted(b, l.trusted_uids);
 	char fallback[PATH_BYTES] = "";
 	if (sbx_path_socket(fallback, sizeof fallback))
 		fallback[0] = '\0'; /* too long for a path at all; refused below */
@@ -312,11 +287,8 @@ read_route(struct sbx_build *b, struct sbx_span at, const char *name, struct sbx
 	struct sbx_route *routes = realloc(t->route, (t->n_routes + 1) * sizeof *routes);
 	if (routes)
 		t->route = routes;
-	enum sbx_stream_failure *failures = realloc(b->c->route_stream_failure, (t->n_routes + 1) * sizeof *failures);
-	if (failures)
-		b->c->route_stream_failure = failures;
 	char *copy = strdup(name);
-	if (!routes || !failures || !copy) {
+	if (!routes || !copy) {
 		free(copy);
 		b->r.no_memory = true;
 		return;
@@ -327,8 +299,9 @@ read_route(struct sbx_build *b, struct sbx_span at, const char *name, struct sbx
 	struct route r = { .targets = { NULL, 0 } };
 	sbx_read_object(&b->r, value, route_fields, N(route_fields), &r);
 	(void)read_partial_choice(b, "policy", r.policy, policy_words, POLICIES_SUPPORTED); /* there is one that works */
-	failures[t->n_routes++] = (enum sbx_stream_failure)read_partial_choice(b, "on_stream_failure", r.on_stream_failure,
-	                                                                       stream_failure_words, STREAM_FAILURES_SUPPORTED);
+	route->restart = read_partial_choice(b, "on_stream_failure", r.on_stream_failure, stream_failure_words, STREAM_FAILURES_SUPPORTED) ==
+	                 STREAM_FAILURE_RESTART;
+	t->n_routes++;
 	if (r.targets.n) {
 		size_t mark = sbx_read_enter(&b->r, "targets");
 		read_targets(b, r.targets, route);
@@ -559,7 +532,6 @@ sbx_config_free(struct sbx_config *c)
 	free(t->target);
 	free(t->route);
 	free(t->provider);
-	free(c->route_stream_failure);
 	free(c->listen.socket);
 	free(c->listen.admin_socket);
 	free(c->source);

@@ -30,7 +30,6 @@
 
 #define SBX_CONFIG_MAX_BYTES     (4u << 20) /* 4,096 targets with long names are 1 MiB */
 #define SBX_CONFIG_MESSAGES_MAX  100        /* a file with more mistakes than this is not a configuration */
-#define SBX_CONFIG_TRUSTED_MAX   64
 #define SBX_MAX_IN_FLIGHT        16384      /* default of limits.max_in_flight */
 
 /* ---- what is to be said about a configuration ---- */
@@ -51,13 +50,8 @@ struct sbx_config_messages {
 void sbx_config_messages_fini(struct sbx_config_messages *m); /* of a zeroed one too; leaves it empty */
 
 /* ---- the result ---- */
-enum sbx_stream_failure { SBX_STREAM_FAILURE_ERROR, SBX_STREAM_FAILURE_RESTART };
-
 struct sbx_config {
 	struct sbx_tables tables;
-	/* By index of tables.route: what to do when a stream breaks after content. RESTART only applies where the client
-	 * allows it too. */
-	enum sbx_stream_failure *route_stream_failure;
 	struct sbx_policy policy;   /* the top level's times and counts: the defaults that every provider's began with */
 
 	struct {
@@ -65,8 +59,6 @@ struct sbx_config {
 		char *admin_socket;     /* absolute; beside the other by default */
 		bool has_group;
 		gid_t group;            /* of the socket; meaningless without has_group */
-		uid_t trusted_uid[SBX_CONFIG_TRUSTED_MAX];
-		uint32_t n_trusted;
 	} listen;
 	struct {
 		uint32_t max_in_flight;

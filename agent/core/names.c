@@ -161,11 +161,23 @@ distance(struct sbx_span a, struct sbx_span b, uint32_t limit)
 	uint32_t row[SBX_NEAREST_MAX_BYTES + 1];
 	if (a.n > SBX_NEAREST_MAX_BYTES || b.n > SBX_NEAREST_MAX_BYTES || (a.n > b.n ? a.n - b.n : b.n - a.n) > limit)
 		return limit + 1;
+	/* Equal ends cost nothing: thousands of names that differ in a few digits are compared in these only. */
+	while (a.n && b.n && lower(a.at[0]) == lower(b.at[0])) {
+		a = (struct sbx_span){ a.at + 1, a.n - 1 };
+		b = (struct sbx_span){ b.at + 1, b.n - 1 };
+	}
+	while (a.n && b.n && lower(a.at[a.n - 1]) == lower(b.at[b.n - 1])) {
+		a.n--;
+		b.n--;
+	}
 	for (uint32_t j = 0; j <= b.n; j++)
 		row[j] = j;
 	for (size_t i = 0; i < a.n; i++) {
-		uint32_t diagonal = row[0], least = ++row[0];
-		for (size_t j = 0; j < b.n; j++) {
+		/* Only near the diagonal can the distance be within the limit. Left of it is limit + 1; right of it still stand the
+		 * numbers of the first row, which are over the limit as well. */
+		const size_t first = i > limit ? i - limit : 0, end = i + limit + 1 < b.n ? i + limit + 1 : b.n;
+		uint32_t diagonal = row[first], least = row[first] = first ? limit + 1 : (uint32_t)i + 1;
+		for (size_t j = first; j < end; j++) {
 			uint32_t best = diagonal + (lower(a.at[i]) != lower(b.at[j]));
 			if (row[j] + 1 < best)
 				best = row[j] + 1;

@@ -124,7 +124,8 @@ key_bit(const struct step *s, const struct sbx_attempt *a)
 
 /* ---- the end of a request ---- */
 
-/* Of all failures the one of the highest rank; among equals the target that the caller ranked first, and of one target the latest attempt. */
+/* Of all failures the one of the highest rank (class.h); among equals that of the target which the caller ranked first, and of
+ * one target the latest. */
 static void
 note_failure(struct sbx_request *req, uint8_t ai)
 {
@@ -157,7 +158,7 @@ finish_error(struct step *s, enum sbx_req_state state, enum sbx_code code, uint8
 	fx->code = code;
 	fx->status = ai != NO_ATTEMPT && req->attempt[ai].status >= 400 ? req->attempt[ai].status : code_status(code);
 	fx->retry_after_ns = retry_after_ns;
-	fx->retryable = code_is_retryable(code) && !req->told_no_retry;
+	fx->retryable = code_is_retryable(code) && (ai == NO_ATTEMPT || !req->attempt[ai].told_no_retry);
 	req->ended_ns = s->now_ns;
 	set_state(req, state);
 }
@@ -415,7 +416,7 @@ other_may_start(const struct sbx_request *req, uint8_t ci)
 /* Attempt ai has failed and is booked; the request is in ROUTING. was_good: the target's outcome before this one was a success.
  * Each class either leaves its candidate open (it may be asked again) or closes it, and then a choice is made. */
 static void
-after_failure(struct step *s, uint8_t ai, int64_t retry_after_ns, bool told_no_retry, bool was_good)
+after_failure(struct step *s, uint8_t ai, int64_t retry_after_ns, bool was_good)
 {
 	struct sbx_request *req = s->req;
 	const struct sbx_attempt *a = &req->attempt[ai];
@@ -426,10 +427,8 @@ after_failure(struct step *s, uint8_t ai, int64_t retry_after_ns, bool told_no_r
 		choose(s); /* which says that time is up */
 		return;
 	}
-	if (told_no_retry) {
-		req->told_no_retry = true;
+	if (a->told_no_retry)
 		c->closed = true; /* the provider's own word: never the same target, whatever the class allows */
-	}
 	switch ((enum sbx_class)a->class) {
 	case SBX_CLASS_NOT_SENT:
 		/* Provably not looked at: the same target once more, free, at once (a stale connection, a GOAWAY). Not so after a full
@@ -579,11 +578,12 @@ fail_attempt(struct step *s, uint8_t ai, const struct sbx_end *end)
 	const int64_t retry_after_ns = end->retry_after_ns > in_body_ns ? end->retry_after_ns : in_body_ns; /* the longest holds */
 
 	a->status = (int16_t)sbx_end_status(end);
+	a->told_no_retry = end->told_no_retry;
 	if (req->state != SBX_REQ_COMMITTED)
 		emit(s, SBX_FX_DROP, ai);
 	end_attempt(s, ai, sbx_classify(end), retry_after_ns);
 	set_state(req, SBX_REQ_ROUTING);
-	after_failure(s, ai, retry_after_ns, end->told_no_retry, was_good);
+	after_failure(s, ai, retry_after_ns, was_good);
 }
 
 /* Another target could still take over: worth leaving it half of the time that is left. */

@@ -87,6 +87,7 @@ struct sbx_attempt {
 	bool probe : 1;              /* the one trial of a target that was thought to be down */
 	bool complete : 1;           /* COMPLETE was seen: by its content the answer is whole */
 	bool timed_out : 1;          /* ended by one of our limits */
+	bool told_no_retry : 1;      /* its provider said x-should-retry: false */
 };
 
 /* A target that may answer this request, in the order of preference. */
@@ -121,7 +122,6 @@ struct sbx_request {
 	uint8_t shown;               /* attempt whose failure the client would be told; SBX_ATTEMPTS_MAX = none */
 	bool forced;                 /* the last-resort trial of an open target was used */
 	bool content_reached;        /* some content was delivered since the last RESET */
-	bool told_no_retry;          /* by a provider: x-should-retry: false */
 	uint64_t started_ns, deadline_ns;
 	uint64_t wait_from_ns, wait_until_ns; /* WAITING */
 	uint64_t held_ns;            /* waited so far because of refusals, in all; at most policy.wait_max_ns */

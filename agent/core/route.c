@@ -291,6 +291,7 @@ resolve(struct sbx_router *r, struct sbx_span name, unsigned kinds, bool reasoni
 		return say_no_name(why, why_bytes);
 	if ((kinds & ROUTES) && (i = sbx_names_route(r->adhoc->names, name)) != SBX_NAMES_NONE) {
 		const struct sbx_route *route = &r->tables->route[i];
+		req->restart = req->restart && route->restart;
 		for (i = 0; i < route->n_targets; i++)
 			append(r, req, route->target[i], reasoning_off);
 		return 0;

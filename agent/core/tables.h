@@ -80,6 +80,7 @@ struct sbx_route {
 	char *name;
 	uint32_t target[SBX_ROUTE_TARGETS_MAX];
 	uint32_t n_targets;
+	bool restart;              /* a stream that breaks after content may start over, where the client takes a RESET */
 };
 
 struct sbx_tables {

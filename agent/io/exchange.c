@@ -222,21 +222,31 @@ leg_ended(struct sbx_leg *leg, enum sbx_transport transport, bool complete, bool
 	step(ex, &ev);
 }
 
+/* The first content commits a stream; what follows takes the short path. */
 static void
-on_content(struct sbx_leg *leg, const struct sbx_hub_event *ev)
+saw_content(struct sbx_leg *leg)
 {
 	struct sbx_exchange *ex = leg->ex;
-	uint64_t now_ns = sbx_loop_now_ns(ex->agent->loop);
 	if (ex->req.attempt[leg->attempt].first_content_ns) {
-		sbx_request_on_content(&ex->req, leg->attempt, now_ns);
+		sbx_request_on_content(&ex->req, leg->attempt, sbx_loop_now_ns(ex->agent->loop));
 	} else {
 		struct sbx_req_event first = { .kind = SBX_REQ_EV_CONTENT, .attempt = leg->attempt };
 		step(ex, &first);
-		if (!leg->ex)
-			return;
 	}
-	if (!ex->data)
-		sbx_outbox_event(&ex->out, ev);
+}
+
+/* As a server-sent event: a payload of several lines (JSON may be laid out so) has `data: ` before each. */
+static void
+put_sse(struct sbx_outbox *out, struct sbx_span payload)
+{
+	const char *line_end;
+	while (payload.n && (line_end = memchr(payload.at, '\n', payload.n))) {
+		struct sbx_span line = { payload.at, (size_t)(line_end - payload.at) };
+		sbx_outbox_data(out, SBX_SPAN("data: "), line, SBX_SPAN("\n"));
+		payload.at += line.n + 1;
+		payload.n -= line.n + 1;
+	}
+	sbx_outbox_data(out, SBX_SPAN("data: "), payload, SBX_SPAN("\n\n"));
 }
 
 /* The payload as the client of the dialect gets it. The end mark is not passed on: we say it, once we know it to be true. */
@@ -244,10 +254,12 @@ static void
 on_wire(struct sbx_leg *leg, const struct sbx_hub_event *ev)
 {
 	struct sbx_exchange *ex = leg->ex;
-	if (!ex->data || ev->flags & (SBX_WIRE_UNASKED | SBX_WIRE_END | SBX_WIRE_MALFORMED))
+	if (ev->flags & SBX_WIRE_CONTENT) /* also content that has no typed event, as a piece of audio */
+		saw_content(leg);
+	if (!leg->ex || !ex->data || ev->flags & (SBX_WIRE_UNASKED | SBX_WIRE_END | SBX_WIRE_MALFORMED))
 		return;
 	if (ex->req.stream && !(ev->flags & SBX_WIRE_WHOLE))
-		sbx_outbox_data(&ex->out, SBX_SPAN("data: "), ev->text, SBX_SPAN("\n\n"));
+		put_sse(&ex->out, ev->text);
 	else
 		sbx_outbox_data(&ex->out, SBX_SPAN(""), ev->text, SBX_SPAN(""));
 }
@@ -269,7 +281,9 @@ on_hub_event(void *arg, const struct sbx_hub_event *ev)
 	case SBX_HUB_REASONING:
 	case SBX_HUB_REFUSAL:
 	case SBX_HUB_TOOL_CALL:
-		on_content(leg, ev);
+		saw_content(leg);
+		if (leg->ex && !ex->data)
+			sbx_outbox_event(&ex->out, ev);
 		break;
 	case SBX_HUB_USAGE:
 		note->usage = *ev->usage;

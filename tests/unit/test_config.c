@@ -120,8 +120,7 @@ static const struct mistake mistakes[] = {
 	{ "{\"listen\":{\"socket\":\"\"}}", { "listen.socket: must not be empty" } },
 	{ "{\"listen\":{\"socket\":\"/a\\u0000b\"}}", { "listen.socket: has a control character in it" } },
 	{ "{\"listen\":{\"group\":\"no-such-group-here\"}}", { "listen.group: there is no group \"no-such-group-here\"" } },
-	{ "{\"listen\":{\"trusted_uids\":[1,\n\"root\",\n65534,\n-1]}}",
-	  { "c:2: listen.trusted_uids: must be a whole number", "c:3: listen.trusted_uids: 65534 is nobody", "c:4: listen.trusted_uids" } },
+	{ "{\"listen\":{\"trusted_uids\":[1]}}", { "listen.trusted_uids: is not supported" } },
 	/* not supported yet, by name */
 	{ "{\"store\":\"/x.db\",\"budgets\":{}}",
 	  { "store: is not supported yet by this version", "budgets: is not supported yet by this version" } },
@@ -241,7 +240,7 @@ test_too_many_mistakes(void **state)
 
 static const char full[] =
 	"{ // everything\n"
-	"\"listen\":{\"socket\":\"/run/x/a.sock\",\"group\":\"root\",\"trusted_uids\":[990,0]},\n"
+	"\"listen\":{\"socket\":\"/run/x/a.sock\",\"group\":\"root\"},\n"
 	"\"limits\":{\"max_in_flight\":77,\"memory_max\":\"512MiB\"},\n"
 	"\"timeouts\":{\"connect_ms\":1234},\"attempts\":{\"total\":4,\"per_target\":1},\"replay_uncertain\":false,\n"
 	"\"providers\":{\n"
@@ -253,7 +252,7 @@ static const char full[] =
 	"    \"models\":{\"a/b\":{\"reasoning\":true},\"o3\":{\"reasoning\":false},\"o4-mini\":{}}},\n"
 	"  \"az\":{\"like\":\"azure\",\"base_url\":\"https://r.openai.azure.com/openai/v1\",\"key\":\"env:UNSET\"}},\n"
 	"\"routes\":{\"chat\":{\"targets\":[\"az/d\",\"lan/a/b\",\"openai/gpt-4o\"],\"policy\":\"priority\",\"on_stream_failure\":\"restart\"},\n"
-	"  \"plain\":{\"targets\":[\"az/d\"]}}}\n";
+	"  \"plain\":{\"targets\":[\"az/d\"],\"on_stream_failure\":\"error\"}}}\n";
 
 static void
 test_full(void **state)
@@ -267,8 +266,6 @@ test_full(void **state)
 	assert_string_equal(c->listen.socket, "/run/x/a.sock");
 	assert_string_equal(c->listen.admin_socket, "/run/x/admin.sock");
 	assert_true(c->listen.has_group);
-	assert_int_equal(c->listen.n_trusted, 2);
-	assert_int_equal(c->listen.trusted_uid[0], 990);
 	assert_int_equal(c->limits.max_in_flight, 77);
 	assert_true(c->limits.memory_max_bytes == UINT64_C(512) << 20);
 	assert_int_equal(c->policy.attempts_max, 4);
@@ -325,8 +322,8 @@ test_full(void **state)
 	assert_int_equal(t->route[0].target[0], 4);
 	assert_int_equal(t->route[0].target[1], 1);
 	assert_int_equal(t->route[0].target[2], 0);
-	assert_int_equal(c->route_stream_failure[0], SBX_STREAM_FAILURE_RESTART);
-	assert_int_equal(c->route_stream_failure[1], SBX_STREAM_FAILURE_ERROR);
+	assert_true(t->route[0].restart);
+	assert_false(t->route[1].restart);
 	assert_true(has_note(c, SBX_CONFIG_NOTE, "c:13: routes.chat.targets: \"az/d\" is skipped"));
 	assert_true(has_note(c, SBX_CONFIG_WARNING, "c:14: routes.plain.targets: no target of this route is usable"));
 	sbx_config_free(c);

@@ -333,6 +333,9 @@ static const struct script scripts[] = {
 	{ "refused, and told not to ask again", { 0 }, { { "start", "S0A-" }, { "end 429 ra=1000 stop", "D0 S1B-" },
 		{ "end 429 ra=1000 stop", "D1 E:rate_limited:429:0:ra=1000" } } },
 
+	{ "told so by a fallback whose error is not the one shown", { .before = FAIL_2 }, { { "start", "S0A-" }, { "end 500", "D0 S1B-" },
+		{ "end 404 stop", "D1 E:upstream_failed:500:0:again" } } },
+
 	/* ---- final: the request itself is refused ---- */
 	{ "400", { 0 }, { { "start", "S0A-" }, { "end 400/invalid", "D0 E:rejected:400:0" } } },
 	{ "422", { 0 }, { { "start", "S0A-" }, { "end 422", "D0 E:rejected:422:0" } } },
