@@ -48,7 +48,8 @@ const struct sbx_known_provider sbx_known_providers[] = {
 	  .quirks = { .no_stream_options = true } },
 
 	{ .name = "google", .base_url = "https://generativelanguage.googleapis.com/v1beta/openai",
-	  .key_var = { "GEMINI_API_KEY", "GOOGLE_API_KEY" }, .auth = SBX_AUTH_BEARER },
+	  .key_var = { "GEMINI_API_KEY", "GOOGLE_API_KEY" }, .auth = SBX_AUTH_BEARER,
+	  .quirks = { .reasoning_apart = true } }, /* thinking is only in the total */
 	{ .name = "fireworks", .base_url = "https://api.fireworks.ai/inference/v1", .key_var = { "FIREWORKS_API_KEY" },
 	  .auth = SBX_AUTH_BEARER },
 	{ .name = "huggingface", .base_url = "https://router.huggingface.co/v1", .key_var = { "HF_TOKEN", "HUGGINGFACE_API_KEY" },

@@ -166,6 +166,7 @@ struct sbx_decode_opts {
 	struct sbx_quirks quirks;
 	uint32_t choices;      /* asked for: so many finish reasons make it complete */
 	bool stream;           /* the request asked for a stream; an answer that is none is then read as a whole body */
+	bool stream_only;      /* a whole answer to a stream is an error (JUNK): it would be passed through to who waits for events */
 	bool want_text;        /* false: content events carry no text (passthrough), only their kind */
 	bool drop_usage;       /* the usage chunk was asked for by us alone: mark it UNASKED */
 };

@@ -205,7 +205,13 @@ read_body(struct sbx_decoder *d)
 		read_error_body(d);
 		return;
 	}
-	sbx_answer_read(&d->answer, sbx_json_root(text.at, text.n), SBX_ANSWER_BODY, false, &step);
+	struct sbx_span root = sbx_json_root(text.at, text.n), choices;
+	if (d->opts.stream_only && d->opts.stream && sbx_json_get(root, "choices", &choices)) {
+		d->form = FORM_OVER;
+		fail(d, SBX_KIND_JUNK, "a whole answer where a stream was asked for");
+		return;
+	}
+	sbx_answer_read(&d->answer, root, SBX_ANSWER_BODY, false, &step);
 	if (d->answer.failed) {
 		d->form = FORM_OVER;
 		return;

@@ -258,7 +258,7 @@ on_wire(struct sbx_leg *leg, const struct sbx_hub_event *ev)
 		saw_content(leg);
 	if (!leg->ex || !ex->data || ev->flags & (SBX_WIRE_UNASKED | SBX_WIRE_END | SBX_WIRE_MALFORMED))
 		return;
-	if (ex->req.stream && !(ev->flags & SBX_WIRE_WHOLE))
+	if (ex->req.stream)
 		put_sse(&ex->out, ev->text);
 	else
 		sbx_outbox_data(&ex->out, SBX_SPAN(""), ev->text, SBX_SPAN(""));
@@ -422,6 +422,7 @@ leg_start(struct sbx_exchange *ex, uint8_t attempt)
 		.quirks = p->quirks,
 		.choices = ex->ask.choices,
 		.stream = ex->req.stream,
+		.stream_only = ex->data,
 		.want_text = !ex->data,
 		.drop_usage = !ex->client_usage,
 	};

@@ -194,7 +194,7 @@ static const struct mistake mistakes[] = {
 	  { "routes.r.targets: the provider \"openai\" is switched off in this file" } },
 	{ "{\"routes\":{\"r\":{\"targets\":[\"azure/m\"]}}}", { "routes.r.targets: the provider \"azure\" needs a \"base_url\"" } },
 	{ "{\"routes\":{\"r\":{\"targets\":[\"openai/m\"],\"on_stream_failure\":\"retsart\"}}}",
-	  { "routes.r.on_stream_failure: must be one of \"error\", \"restart\", \"rescue\" (did you mean \"restart\"?)" } },
+	  { "routes.r.on_stream_failure: must be one of \"restart\", \"error\", \"rescue\" (did you mean \"restart\"?)" } },
 };
 
 static void
