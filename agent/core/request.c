@@ -545,7 +545,7 @@ after_failure(struct step *s, uint8_t ai, int64_t retry_after_ns, bool was_good)
 	case SBX_CLASS_OK:
 	case SBX_CLASS_PASSED_OVER:
 	case SBX_CLASS__COUNT:
-		assert(!"not a failure");
+		assert(false); /* not a failure */
 	}
 	choose(s);
 }
@@ -773,7 +773,7 @@ static void
 on_cancel(struct step *s, enum sbx_code code)
 {
 	abort_running(s);
-	finish_error(s, SBX_REQ_CANCELLED, code == SBX_CODE_DRAINING ? code : SBX_CODE_CANCELLED, NO_ATTEMPT, -1);
+	finish_error(s, SBX_REQ_CANCELLED, code == SBX_CODE_DRAINING || code == SBX_CODE_INTERNAL ? code : SBX_CODE_CANCELLED, NO_ATTEMPT, -1);
 }
 
 /* ---- public ---- */

@@ -149,7 +149,7 @@ enum sbx_req_event_kind {
 	SBX_REQ_EV_COMPLETE,   /* attempt: by its content the answer is whole */
 	SBX_REQ_EV_ENDED,      /* attempt: over; `end` says how */
 	SBX_REQ_EV_TIMER,      /* sbx_request_wake_ns() has passed (or not: harmless) */
-	SBX_REQ_EV_CANCEL,     /* the client asked, or left, or the agent stops; code = CANCELLED or DRAINING */
+	SBX_REQ_EV_CANCEL,     /* the client asked, or left, or the agent stops; code = CANCELLED, DRAINING or INTERNAL */
 };
 struct sbx_req_event {
 	enum sbx_req_event_kind kind;

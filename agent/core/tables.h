@@ -90,6 +90,6 @@ struct sbx_tables {
 	struct sbx_route *route;           uint32_t n_routes;
 };
 
-struct sbx_policy sbx_policy_default(void); /* agent/core/route.c; the numbers and their reasons stand there */
+struct sbx_policy sbx_policy_default(void); /* agent/core/tables.c; the numbers and their reasons stand there */
 
 #endif

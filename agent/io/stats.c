@@ -26,7 +26,7 @@ pack_target(struct sbx_packer *p, const struct sbx_world *w, uint32_t row, const
 	sbx_pack_uint(p, "failures", h->failures_total);
 	sbx_pack_uint(p, "refusals", h->refusals);
 	sbx_pack_str(p, "why", sbx_span_of(h->state == SBX_BREAKER_CLOSED ? "" : sbx_class_meaning(h->why)));
-	sbx_pack_uint(p, "retry_in_ms", h->state == SBX_BREAKER_OPEN && h->until_ns > now_ns ? (h->until_ns - now_ns) / 1000000u : 0);
+	sbx_pack_uint(p, "retry_in_ms", (h->state == SBX_BREAKER_OPEN || h->state == SBX_BREAKER_AWAY) && h->until_ns > now_ns ? (h->until_ns - now_ns) / 1000000u : 0);
 	sbx_pack_uint(p, "throttled_ms", throttled ? (throttled - now_ns) / 1000000u : 0);
 	sbx_pack_uint(p, "first_content_p50_ms", sbx_latency_quantile_ns(sbx_health_first_content(w->health, row), 500, now_ns, &n) / 1000000u);
 	sbx_pack_uint(p, "first_content_p99_ms", sbx_latency_quantile_ns(sbx_health_first_content(w->health, row), 990, now_ns, &n) / 1000000u);

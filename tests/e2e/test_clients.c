@@ -439,15 +439,16 @@ t21_a_client_that_grants_nothing_and_submits_much_is_bounded(void **state)
 	(void)most;
 #endif
 	neighbour_down(&n);
-	assert_cancelled(&w, STREAMS, vanish(&r, BY_CLOSE, 0, 0), "close");
-	agent_wait_at_rest(&w, 5000);
 	raw_close(&r);
+	double_wait(&w, 0, STREAMS, "client-closed", 5000); /* 300 at once keep the double itself busy: no time is asserted here */
+	agent_wait_at_rest(&w, 5000);
 	world_down(&w);
 }
 
 int
-main(void)
+main(int argc, char **argv)
 {
+	cmocka_set_test_filter(argc > 1 ? argv[1] : NULL); /* a pattern: "t20*" */
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(t20_client_vanishes_before_sending),
 		cmocka_unit_test(t20_client_vanishes_before_the_first_byte),
