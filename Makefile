@@ -182,6 +182,34 @@ test-readme: $(TOOLS) $(B)/libsignalbox.a $(B)/libsignalbox.so ## the README's e
 demo: all ## three doubles and the agent: an answer, a failover, no key, no network
 	@tools/demo $(B)
 
+# ---- install: PREFIX is where it will run, DESTDIR where it is put for now ----
+INSTALL ?= install
+TO       = $(DESTDIR)$(PREFIX)
+PAGES   := tools/signalbox/signalbox.1 tools/mock/signalbox-mock.1 client/libsignalbox.3 agent/signalboxd.conf.5 agent/signalboxd.8
+UNITS   := agent/signalboxd.service agent/signalboxd.socket
+
+install: all ## PREFIX=/usr/local DESTDIR=: programs, library, headers, man pages, systemd units
+	$(INSTALL) -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/lib/systemd/system $(TO)/include/signalbox $(TO)/share/doc/signalbox
+	$(INSTALL) -s -m 755 $(TOOLS) $(TO)/bin
+	$(INSTALL) -m 644 $(B)/libsignalbox.a $(TO)/lib
+	$(INSTALL) -s -m 755 $(B)/libsignalbox.so $(TO)/lib/libsignalbox.so.$(VERSION)
+	ln -sf libsignalbox.so.$(VERSION) $(TO)/lib/libsignalbox.so.0
+	ln -sf libsignalbox.so.0 $(TO)/lib/libsignalbox.so
+	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' client/libsignalbox.pc.in >$(TO)/lib/pkgconfig/libsignalbox.pc
+	$(INSTALL) -m 644 include/signalbox.h $(TO)/include
+	$(INSTALL) -m 644 include/signalbox/*.h $(TO)/include/signalbox
+	for p in $(PAGES); do $(INSTALL) -D -m 644 $$p $(TO)/share/man/man$${p##*.}/$${p##*/} || exit 1; done
+	for u in $(UNITS); do sed 's|/usr/bin/|$(PREFIX)/bin/|' $$u >$(TO)/lib/systemd/system/$${u##*/} || exit 1; done
+	$(INSTALL) -m 644 agent/config.example.json README.md LICENSE $(TO)/share/doc/signalbox
+	$(if $(DESTDIR),,-ldconfig)
+
+uninstall: ## take away what install put there
+	rm -f $(patsubst $(B)/%,$(TO)/bin/%,$(TOOLS)) $(TO)/lib/libsignalbox.a $(TO)/lib/libsignalbox.so $(TO)/lib/libsignalbox.so.0 \
+	    $(TO)/lib/libsignalbox.so.$(VERSION) $(TO)/lib/pkgconfig/libsignalbox.pc $(TO)/include/signalbox.h
+	rm -f $(foreach p,$(PAGES),$(TO)/share/man/man$(subst .,,$(suffix $(p)))/$(notdir $(p))) \
+	    $(addprefix $(TO)/lib/systemd/system/,$(notdir $(UNITS)))
+	rm -rf $(TO)/include/signalbox $(TO)/share/doc/signalbox
+
 # ---- noise: V=1 shows the commands ----
 Q   := $(if $(V),,@)
 say = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(patsubst $(B)/%,%,$(2))')

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +36,7 @@
 #define LAST_WORDS_NS 2000000000ull
 #define NOFILE_WANTED 1048576u
 #define FRAME_BUF_BYTES (256u << 20)
+#define MMAP_FROM_BYTES (256 << 10) /* far above what a usual request takes at once, far below a line with an image in it */
 
 static const char help[] =
 	"signalboxd -- the signalbox agent: owns the connections to AI providers for all programs of this host\n"
@@ -337,6 +339,9 @@ harden(void)
 		files.rlim_cur = files.rlim_max < NOFILE_WANTED ? files.rlim_max : NOFILE_WANTED;
 		(void)setrlimit(RLIMIT_NOFILE, &files); /* two descriptors a request */
 	}
+	/* glibc moves this threshold up to the largest block it has seen freed, and keeps twice as much for itself: one line of
+	 * 16 MiB would cost 32 MiB for ever. Setting it keeps it where it is. */
+	(void)mallopt(M_MMAP_THRESHOLD, MMAP_FROM_BYTES);
 }
 
 static int

@@ -107,7 +107,7 @@ SBX_API int sbx_cancel(struct sbx_client *c, uint64_t id);
 
 enum sbx_note {
 	SBX_NOTE_ACCEPTED = 1, /* the agent has it */
-	SBX_NOTE_TARGET,       /* text = "provider/model" that is going to answer */
+	SBX_NOTE_TARGET,       /* text = "provider/model" that is asked now: one more for each failover */
 	SBX_NOTE_TEXT,         /* text */
 	SBX_NOTE_REASONING,    /* text */
 	SBX_NOTE_REFUSAL,      /* text */

@@ -241,7 +241,8 @@ end_attempt(struct step *s, uint8_t ai, enum sbx_class class, int64_t retry_afte
 	struct sbx_request *req = s->req;
 	struct sbx_attempt *a = &req->attempt[ai];
 	struct sbx_candidate_row *c = &req->candidate[a->candidate];
-	const uint64_t first_ns = a->first_content_ns > a->started_ns ? a->first_content_ns - a->started_ns : 0;
+	/* That of a whole answer is its end, and tells nothing about streams. */
+	const uint64_t first_ns = req->stream && a->first_content_ns > a->started_ns ? a->first_content_ns - a->started_ns : 0;
 
 	set_att_state(a, SBX_ATT_ENDED);
 	a->class = class;

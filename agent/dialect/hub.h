@@ -29,6 +29,7 @@
 #define SBX_BODY_MAX_BYTES (64u << 20)      /* a whole answer */
 #define SBX_ERROR_BODY_MAX_BYTES (64u << 10) /* of an error answer this much is read; the rest is dropped */
 #define SBX_CHOICES_MAX 128                 /* OpenAI's own limit of n */
+#define SBX_CALL_NAMES_MAX_BYTES (16u << 10) /* id and name of a tool call: both travel in one EVENT; real ones have 100 bytes */
 
 /* ---- finish reasons, in OpenAI's words (FINISH_OTHER: the provider said something that nobody knows) ---- */
 #define SBX_FINISHES(X)                                                                                                        \

@@ -213,6 +213,10 @@ read_call(struct reading *r, struct sbx_span fragment, int64_t key)
 	}
 	if (!id.n && !call_name.n && !arguments.n)
 		return;
+	if (id.n + call_name.n > SBX_CALL_NAMES_MAX_BYTES) {
+		fail_with(r->a, SBX_KIND_TOO_BIG, "a tool call's id or name above its limit");
+		return;
+	}
 	struct sbx_tool_call *call = place_fragment(r, key, id.n ? hash_id(id) : 0, call_name.n > 0);
 	if (!call)
 		return;

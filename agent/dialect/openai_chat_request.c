@@ -237,7 +237,7 @@ add_text(struct sbx_pieces *p, size_t *n, const char *bytes, size_t bytes_n)
 	*n += bytes_n;
 }
 
-/* The model's name as JSON. A byte that no model's name has becomes '?', and the provider answers that it knows none such. */
+/* The model's name, which is UTF-8, as JSON. A control character, which no name has, becomes '?': the provider knows none such. */
 static void
 add_model(struct sbx_pieces *p, size_t *n, const char *model)
 {
@@ -248,7 +248,7 @@ add_model(struct sbx_pieces *p, size_t *n, const char *model)
 		char c = model[i];
 		if (c == '"' || c == '\\')
 			add_text(p, n, "\\", 1);
-		add_text(p, n, (unsigned char)c < 0x20 || (unsigned char)c >= 0x7f ? "?" : &c, 1);
+		add_text(p, n, (unsigned char)c < 0x20 || c == 0x7f ? "?" : &c, 1);
 	}
 	add_text(p, n, "\"", 1);
 }

@@ -362,7 +362,7 @@ sbx_provider_error_read(int status, struct sbx_span body, struct sbx_json_scratc
 			sbx_provider_error_set(ret_error, SBX_KIND_JUNK, status, "not an answer of this dialect");
 		return;
 	}
-	sbx_provider_error_set(ret_error, status == 200 ? SBX_KIND_JUNK : SBX_KIND_UNKNOWN, status, "");
+	sbx_provider_error_set(ret_error, SBX_KIND_JUNK, status, "");
 	if (text.n == 0)
 		(void)snprintf(ret_error->message, sizeof ret_error->message, "empty body");
 	else

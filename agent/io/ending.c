@@ -120,13 +120,14 @@ was_passed_over(const struct sbx_candidate_row *c)
 static void
 pack_attempts(struct sbx_packer *p, const struct sbx_exchange *ex)
 {
+	static const struct sbx_note_of_attempt none = { .usage = { -1, -1, -1, -1, -1, -1, false, false }, .connection = -1 };
 	const struct sbx_request *req = &ex->req;
-	uint32_t n = req->n_attempts;
+	uint32_t n = req->n_attempts; /* the last of them has no note where memory was out */
 	for (uint8_t i = 0; i < req->n_candidates; i++)
 		n += was_passed_over(&req->candidate[i]);
 	sbx_pack_array(p, "attempts", n);
 	for (uint8_t i = 0; i < req->n_attempts; i++)
-		pack_attempt(p, ex, &req->attempt[i], &ex->note[i]);
+		pack_attempt(p, ex, &req->attempt[i], i < ex->n_notes ? &ex->note[i] : &none);
 	for (uint8_t i = 0; i < req->n_candidates; i++)
 		if (was_passed_over(&req->candidate[i])) {
 			sbx_pack_map(p, NULL, 3);
@@ -161,8 +162,7 @@ sbx_ending_done(struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 	sbx_pack_uint(&p, "total_ms", MS(now_ns - ex->req.started_ns));
 	pack_ms_or_nil(&p, "first_content_ms", a->first_content_ns, ex->req.started_ns);
 	pack_attempts(&p, ex);
-	if (sbx_frame_end(&p))
-		ex->out.failed = true;
+	(void)sbx_frame_end(&p); /* without memory for it there is no frame, as sbx_outbox_last() will see */
 }
 
 /* ---- errors ---- */
@@ -229,6 +229,9 @@ fmt_message(const struct sbx_exchange *ex, const struct sbx_effect *fx, char *to
 	case SBX_CODE_DRAINING:
 		(void)snprintf(to, bytes, "the agent is stopping; submit again to its successor");
 		return;
+	case SBX_CODE_INTERNAL:
+		(void)snprintf(to, bytes, "the agent had no memory for the answer");
+		return;
 	case SBX_CODE_RATE_LIMITED:
 		if (!note || !said) {
 			(void)snprintf(to, bytes, "every target is throttled by its provider; try again in %.1f s", wait_s);
@@ -269,8 +272,7 @@ sbx_ending_error(struct sbx_exchange *ex, const struct sbx_effect *fx, uint64_t 
 	pack_attempts(&p, ex);
 	if (ex->data)
 		pack_error_body(&p, sbx_code_word(fx->code), e && e->message[0] ? e->message : message, e);
-	if (sbx_frame_end(&p))
-		ex->out.failed = true;
+	(void)sbx_frame_end(&p);
 }
 
 void
@@ -288,6 +290,5 @@ sbx_ending_refusal(struct sbx_agent *agent, uint64_t id, bool data, const struct
 	sbx_pack_array(&p, "attempts", 0);
 	if (data)
 		pack_error_body(&p, sbx_code_word(refusal->code), refusal->why, NULL);
-	if (sbx_frame_end(&p))
-		sbx_buf_clear(&agent->frame);
+	(void)sbx_frame_end(&p);
 }

@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "agent/io/ending.h"
 #include "agent/keys.h"
@@ -172,7 +171,7 @@ log_attempt(const struct sbx_exchange *ex, uint8_t attempt)
 	const struct sbx_note_of_attempt *note = &ex->note[attempt];
 	sbx_log(a->class == SBX_CLASS_OK ? SBX_LOG_DEBUG : SBX_LOG_INFO, "attempt", SBX_STR("target", t ? t->name : NULL),
 	        SBX_STR("class", sbx_class_name(a->class)), SBX_INT("status", a->status), SBX_NS("took", a->ended_ns - a->started_ns),
-	        SBX_STR("connection", note->message));
+	        SBX_STR("says", note->message));
 }
 
 /* Each attempt is counted and told once, when it has ended; more than one can end in a step. */
@@ -210,7 +209,7 @@ leg_ended(struct sbx_leg *leg, enum sbx_transport transport, bool complete, bool
 		end.sent |= call_end->sent;
 		end.got_bytes |= call_end->got_bytes;
 		end.status = call_end->status;
-		end.retry_after_ns = sbx_retry_after_ns(call_end->retry, (int64_t)time(NULL));
+		end.retry_after_ns = sbx_retry_after_ns(call_end->retry, call_end->head_unix_s);
 		end.told_no_retry = call_end->retry->told_no_retry;
 	} else {
 		end.status = note->error ? note->error->status : 200;
@@ -343,6 +342,7 @@ on_call_head(void *arg, int status, const char *content_type)
 	struct sbx_leg *leg = arg;
 	if (!leg->ex)
 		return;
+	leg->ex->note[leg->attempt].connection = sbx_call_connection(leg->call); /* a stream may end before its call does */
 	leg->dialect->decoder_head(leg->decoder, status, content_type);
 	sbx_request_on_bytes(&leg->ex->req, leg->attempt, sbx_loop_now_ns(leg->agent->loop));
 }
@@ -374,7 +374,7 @@ on_call_body(void *arg, const char *bytes, size_t n)
 		return;
 	if (ex->out.failed)
 		sbx_exchange_cancel(ex, SBX_CODE_INTERNAL);
-	else if (ex->out.open && sbx_outbox_waiting(&ex->out))
+	else if (ex->out.open && sbx_outbox_waiting(&ex->out) && !ex->req.attempt[leg->attempt].complete) /* only its usage is to come */
 		set_paused(leg, true);
 }
 
@@ -446,6 +446,7 @@ leg_start(struct sbx_exchange *ex, uint8_t attempt)
 	leg->world = sbx_world_get(ex->world);
 	leg->ex = ex;
 	leg_link(leg, &ex->leg);
+	sbx_outbox_target(&ex->out, t->name, attempt);
 	ex->agent->count.attempts++;
 	return 0;
 fail:
@@ -483,18 +484,45 @@ finish_when_flushed(struct sbx_exchange *ex)
 	ex->agent->dead_exchanges = ex;
 }
 
+/* ERROR as the last frame: behind what waits, or, where memory is out, instead of it. */
+static void
+send_error(struct sbx_exchange *ex, const struct sbx_effect *fx)
+{
+	uint64_t now_ns = sbx_loop_now_ns(ex->agent->loop);
+	if (!ex->session)
+		return;
+	sbx_ending_error(ex, fx, now_ns);
+	if (sbx_outbox_last(&ex->out)) {
+		sbx_outbox_drop(&ex->out);
+		sbx_ending_error(ex, fx, now_ns);
+		(void)sbx_outbox_last(&ex->out); /* nothing is before it now */
+	}
+}
+
+/* The request has ended, but not all of it reached the client, nor will it: an ERROR instead of the rest. */
+static void
+replace_rest(struct sbx_exchange *ex, enum sbx_code code)
+{
+	const struct sbx_effect fx = { .kind = SBX_FX_END_ERROR, .attempt = SBX_ATTEMPTS_MAX, .code = code, .status = sbx_code_status(code), .retry_after_ns = -1 };
+	sbx_outbox_drop(&ex->out);
+	send_error(ex, &fx);
+}
+
 static void
 end_ok(struct sbx_exchange *ex, uint8_t attempt)
 {
-	ex->agent->count.requests_ok++;
-	if (ex->req.attempt[attempt].candidate != 0)
-		ex->agent->count.failovers++;
 	if (ex->data && ex->req.stream)
 		sbx_outbox_data(&ex->out, SBX_SPAN(""), SBX_SPAN("data: [DONE]\n\n"), SBX_SPAN(""));
-	if (ex->session) {
+	if (!ex->out.failed) {
 		sbx_ending_done(ex, attempt, sbx_loop_now_ns(ex->agent->loop));
-		sbx_outbox_last(&ex->out);
+		if (sbx_outbox_last(&ex->out) == 0) {
+			ex->agent->count.requests_ok++;
+			ex->agent->count.failovers += ex->req.attempt[attempt].candidate != 0;
+			return;
+		}
 	}
+	ex->agent->count.requests_failed++;
+	replace_rest(ex, SBX_CODE_INTERNAL);
 }
 
 static void
@@ -507,10 +535,7 @@ end_error(struct sbx_exchange *ex, const struct sbx_effect *fx)
 		count->requests_lost++;
 	else
 		count->requests_failed++;
-	if (ex->session) {
-		sbx_ending_error(ex, fx, sbx_loop_now_ns(ex->agent->loop));
-		sbx_outbox_last(&ex->out);
-	}
+	send_error(ex, fx);
 }
 
 static void
@@ -528,14 +553,6 @@ reset(struct sbx_exchange *ex, uint8_t attempt)
 }
 
 static void
-commit(struct sbx_exchange *ex, uint8_t attempt)
-{
-	const struct sbx_target *t = sbx_router_target(&ex->world->router, ex->req.attempt[attempt].target);
-	sbx_outbox_target(&ex->out, t ? t->name : "", attempt);
-	sbx_outbox_open(&ex->out);
-}
-
-static void
 carry_out(struct sbx_exchange *ex, const struct sbx_effect *fx)
 {
 	struct sbx_leg *leg;
@@ -548,7 +565,7 @@ carry_out(struct sbx_exchange *ex, const struct sbx_effect *fx)
 			leg_detach(leg, false);
 		break;
 	case SBX_FX_COMMIT:
-		commit(ex, fx->attempt);
+		sbx_outbox_open(&ex->out);
 		break;
 	case SBX_FX_DROP:
 		sbx_outbox_drop(&ex->out);
@@ -595,14 +612,8 @@ on_timer(void *arg, uint64_t now_ns)
 	assert(ex->magic == EXCHANGE_MAGIC);
 	if (sbx_request_ended(&ex->req)) {
 		/* The client has not taken its answer within the deadline: it gets the error instead of the rest. */
-		if (now_ns >= ex->req.deadline_ns) {
-			struct sbx_effect late = { .kind = SBX_FX_END_ERROR, .attempt = SBX_ATTEMPTS_MAX, .code = SBX_CODE_TIMEOUT,
-				                   .status = sbx_code_status(SBX_CODE_TIMEOUT), .retry_after_ns = -1 };
-			sbx_outbox_drop(&ex->out);
-			ex->out.last_queued = false;
-			sbx_ending_error(ex, &late, now_ns);
-			sbx_outbox_last(&ex->out);
-		}
+		if (now_ns >= ex->req.deadline_ns)
+			replace_rest(ex, SBX_CODE_TIMEOUT);
 		finish_when_flushed(ex);
 		if (!ex->dead)
 			arm_timer(ex);
@@ -647,7 +658,7 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 {
 	struct sbx_router *router = &ex->world->router;
 	bool quiet = ex->ask.reasoning_off;
-	char name[SBX_NAME_MAX_BYTES + SBX_MODEL_MAX_BYTES];
+	char name[SBX_NAME_MAX_BYTES + 1 + SBX_MODEL_MAX_BYTES];
 	size_t n;
 	int rc = 0;
 	if (submit->route.n) {
@@ -688,11 +699,13 @@ exchange_free(struct sbx_exchange *ex)
 	free(ex);
 }
 
-/* One for the exchange, one for each call there may be, one for each session: arming cannot fail then. */
-static int
-reserve_timers(struct sbx_agent *agent)
+/* For each exchange its own and that of the connection it may leave behind; for each call, which may be such a connection; for
+ * each session; and the few of main: arming one cannot fail then. In steps, since each new one asks. */
+int
+sbx_exchange_reserve_timers(struct sbx_agent *agent)
 {
-	return sbx_timers_reserve(&agent->timers, agent->n_exchanges + sbx_upstream_stats(agent->upstream)->active + agent->n_sessions + 16);
+	uint32_t n = 2 * agent->n_exchanges + sbx_upstream_stats(agent->upstream)->active + agent->n_sessions + 16;
+	return sbx_timers_reserve(&agent->timers, (n | 1023) + 1);
 }
 
 int
@@ -704,7 +717,7 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
 	if (rc)
 		return rc;
 	struct sbx_exchange *ex = calloc(1, sizeof *ex);
-	if (!ex || reserve_timers(agent)) {
+	if (!ex || sbx_exchange_reserve_timers(agent)) {
 		free(ex);
 		return refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
 	}
@@ -764,14 +777,7 @@ sbx_exchange_cancel(struct sbx_exchange *ex, enum sbx_code code)
 		step(ex, &ev);
 		return;
 	}
-	/* Ended, but its frames wait for credit: the client wants the rest no more. */
-	struct sbx_effect fx = { .kind = SBX_FX_END_ERROR, .attempt = SBX_ATTEMPTS_MAX, .code = code, .status = sbx_code_status(code), .retry_after_ns = -1 };
-	sbx_outbox_drop(&ex->out);
-	ex->out.last_queued = false;
-	if (ex->session) {
-		sbx_ending_error(ex, &fx, sbx_loop_now_ns(ex->agent->loop));
-		sbx_outbox_last(&ex->out);
-	}
+	replace_rest(ex, code); /* the client wants it no more */
 	finish_when_flushed(ex);
 }
 
@@ -803,11 +809,7 @@ sbx_exchange_orphan(struct sbx_exchange *ex)
 {
 	ex->session = NULL;
 	ex->out.stream = NULL;
-	sbx_outbox_drop(&ex->out);
-	if (sbx_request_ended(&ex->req))
-		finish_when_flushed(ex);
-	else
-		sbx_exchange_cancel(ex, SBX_CODE_CANCELLED);
+	sbx_exchange_cancel(ex, SBX_CODE_CANCELLED);
 }
 
 void

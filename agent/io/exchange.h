@@ -59,6 +59,7 @@ void sbx_exchange_credit(struct sbx_exchange *ex, uint64_t bytes);
 void sbx_exchange_flush(struct sbx_exchange *ex);                      /* the client reads again */
 void sbx_exchange_orphan(struct sbx_exchange *ex);                     /* the client is gone */
 void sbx_exchange_reap(struct sbx_agent *agent);
+int sbx_exchange_reserve_timers(struct sbx_agent *agent);              /* before one more session or exchange; 0 or -SBX_ENOMEM */
 void sbx_exchange_drop_legs(struct sbx_agent *agent);                  /* at the end: connections that are still being drained */
 
 /* The session's side: an exchange has sent its last frame and its id is free. */

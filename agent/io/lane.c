@@ -97,7 +97,8 @@ handle_new(struct sbx_lane *lane)
 	SET(CURLOPT_PROTOCOLS_STR, lane->https ? "https" : "http");
 	SET(CURLOPT_FOLLOWLOCATION, 0L);        /* a redirect would carry the key elsewhere */
 	SET(CURLOPT_NETRC, (long)CURL_NETRC_IGNORED);
-	SET(CURLOPT_PROXY, lane->proxy ? lane->proxy : ""); /* "" = also none from the environment */
+	SET(CURLOPT_PROXY, lane->proxy ? lane->proxy : ""); /* "" = also none from the environment, */
+	SET(CURLOPT_NOPROXY, "");               /* nor an exception from it */
 	SET(CURLOPT_NOSIGNAL, 1L);
 	SET(CURLOPT_QUICK_EXIT, 1L);            /* a transfer that ends early does not wait for its resolver thread */
 	SET(CURLOPT_HTTP09_ALLOWED, 0L);
@@ -145,8 +146,9 @@ sbx_lane_give_back(struct sbx_lane *lane, CURL *easy)
 		curl_easy_cleanup(easy);
 		return;
 	}
-	/* The error buffer belongs to the call that is over. */
+	/* These belong to the call that is over, and libcurl may have more to say of its connection. */
 	(void)curl_easy_setopt(easy, CURLOPT_ERRORBUFFER, NULL);
+	(void)curl_easy_setopt(easy, CURLOPT_DEBUGDATA, NULL);
 	lane->idle[lane->n_idle++] = easy;
 }
 

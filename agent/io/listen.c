@@ -91,6 +91,10 @@ fail:
 void
 sbx_listen_adopt(struct sbx_listen_socket *l, int fd)
 {
+	int flags = fcntl(fd, F_GETFL);
+	/* Service managers hand over blocking sockets unless told otherwise, and a blocking accept would stop the loop. */
+	if (flags >= 0)
+		(void)fcntl(fd, F_SETFL, flags | O_NONBLOCK); /* cannot fail for a socket that is open */
 	*l = (struct sbx_listen_socket){ fd, -1, NULL };
 }
 

@@ -87,15 +87,16 @@ struct sbx_stream_ops {
 	 * sbx_stream_close(). The callee still has to call sbx_stream_close(). Seen while reading is paused it is told at
 	 * once, and bytes not read by then are dropped with it. */
 	void (*on_end)(void *arg, int err);
-	/* Unsent bytes fell to half of the high-water mark or below after having been above it. May be NULL. */
+	/* Unsent bytes fell to half of the high-water mark or below after having reached it. May be NULL. */
 	void (*on_drain)(void *arg);
 };
 /* Takes ownership of fd. Reading starts at once. high_bytes: see on_drain. */
 int sbx_stream_new(struct sbx_loop *loop, int fd, const struct sbx_stream_ops *ops, void *arg, size_t high_bytes,
                    struct sbx_stream **ret);
 /* Queue bytes (copied); sent in this turn's flush. send_fd >= 0 is passed along by SCM_RIGHTS with the first of these
- * bytes; the descriptor is duplicated, the caller keeps his. Returns 0; -EPIPE the stream has ended; -ENOMEM (or no
- * duplicate to be had); -ENOBUFS more than SBX_STREAM_UNSENT_MAX_BYTES; -EINVAL a descriptor without a byte. */
+ * bytes; the descriptor is duplicated, the caller keeps his. Returns 0; -EPIPE the stream has ended; -ENOMEM, or -ENOBUFS
+ * more than SBX_STREAM_UNSENT_MAX_BYTES: bytes that could not be taken end the stream, and on_end tells it (a descriptor of
+ * which no duplicate is to be had does not); -EINVAL a descriptor without a byte. */
 int sbx_stream_send(struct sbx_stream *s, const void *data, size_t bytes, int send_fd);
 /* Direct access to the send queue for encoders: room for `bytes`, then say how many were written, before anything else is
  * done with the stream. NULL: ended, no memory, or over the maximum. */

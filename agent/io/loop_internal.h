@@ -85,7 +85,7 @@ struct sbx_stream {
 	void *arg;
 	TAILQ_HEAD(sbx_chunk_list, sbx_chunk) queue;
 	size_t unsent_bytes;             /* in all chunks */
-	size_t high_bytes;               /* on_drain comes at half of it, once it was exceeded */
+	size_t high_bytes;               /* on_drain comes at half of it, once it was reached */
 	uint8_t *held;                   /* received while paused (uring only: what was under way), or NULL */
 	size_t held_bytes;
 	uint64_t linger_until_ns;        /* valid while closing */

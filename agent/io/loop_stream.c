@@ -261,9 +261,16 @@ static void appended(struct sbx_stream *s, struct sbx_chunk *c, size_t bytes)
 {
 	c->tail += bytes;
 	s->unsent_bytes += bytes;
-	if (s->unsent_bytes > s->high_bytes)
+	if (s->unsent_bytes >= s->high_bytes)
 		s->above_high = true;
 	sbx_loop_dirty(&s->obj);
+}
+
+/* The peer could not know that something is missing: a stream with a hole in it is worth nothing. */
+static int give_up(struct sbx_stream *s, int err)
+{
+	sbx_stream_on_end(s, err);
+	return err;
 }
 
 int sbx_stream_send(struct sbx_stream *s, const void *data, size_t bytes, int send_fd)
@@ -273,7 +280,7 @@ int sbx_stream_send(struct sbx_stream *s, const void *data, size_t bytes, int se
 	if (bytes == 0)
 		return send_fd < 0 ? 0 : -EINVAL; /* a descriptor needs a byte to travel with */
 	if (bytes > SBX_STREAM_UNSENT_MAX_BYTES - s->unsent_bytes)
-		return -ENOBUFS;
+		return give_up(s, -ENOBUFS);
 	struct sbx_rights *rights = NULL;
 	if (send_fd >= 0) {
 		rights = rights_new(send_fd);
@@ -283,7 +290,7 @@ int sbx_stream_send(struct sbx_stream *s, const void *data, size_t bytes, int se
 	struct sbx_chunk *c = tail_chunk(s, bytes, rights != NULL);
 	if (!c) {
 		rights_free(rights);
-		return -ENOMEM;
+		return give_up(s, -ENOMEM);
 	}
 	c->rights = rights ? rights : c->rights;
 	memcpy(c->data + c->tail, data, bytes);

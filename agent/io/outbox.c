@@ -42,8 +42,7 @@ static void
 send_frame(struct sbx_outbox *o, const void *frame, size_t bytes, uint32_t payload_bytes)
 {
 	o->credit_bytes -= payload_bytes;
-	if (sbx_stream_send(o->stream, frame, bytes, -1))
-		o->failed = true; /* -EPIPE: the session is ending anyway */
+	(void)sbx_stream_send(o->stream, frame, bytes, -1); /* what it cannot take ends it, and with it the session */
 }
 
 void
@@ -62,29 +61,39 @@ sbx_outbox_flush(struct sbx_outbox *o)
 	sbx_buf_trim(&o->queue, 0);
 }
 
-/* The frame that stands in agent->frame goes out, or waits. */
-static void
+/* The frame that stands in agent->frame goes out, or waits. 0, or -SBX_ENOMEM: there is none, or no room for it to wait. */
+static int
 put_frame(struct sbx_outbox *o, uint32_t payload_bytes)
 {
 	struct sbx_buf *f = &o->agent->frame;
+	int rc = f->n ? 0 : -SBX_ENOMEM;
 	if (o->stream && o->open && !o->queue.n && may_send(o, payload_bytes)) {
 		send_frame(o, f->data, f->n, payload_bytes);
-	} else if (o->stream) {
+	} else if (o->stream && f->n) {
 		struct record rec = { (uint32_t)f->n, payload_bytes };
-		if (sbx_buf_append(&o->queue, &rec, sizeof rec) || sbx_buf_append(&o->queue, f->data, f->n))
-			o->failed = true;
+		uint8_t *room = sbx_buf_reserve(&o->queue, sizeof rec + f->n);
+		if (room) {
+			memcpy(room, &rec, sizeof rec);
+			memcpy(room + sizeof rec, f->data, f->n);
+			sbx_buf_commit(&o->queue, sizeof rec + f->n);
+		} else {
+			rc = -SBX_ENOMEM;
+		}
 	}
 	sbx_buf_clear(f);
+	return rc;
 }
 
-void
+int
 sbx_outbox_last(struct sbx_outbox *o)
 {
 	assert(!o->last_queued);
+	int rc = put_frame(o, 0);
+	if (rc)
+		return rc;
 	o->last_queued = true;
-	o->open = true;
-	put_frame(o, 0);
-	sbx_outbox_flush(o);
+	sbx_outbox_open(o);
+	return 0;
 }
 
 void
@@ -106,7 +115,7 @@ void
 sbx_outbox_drop(struct sbx_outbox *o)
 {
 	sbx_buf_fini(&o->queue);
-	o->open = false;
+	o->open = o->last_queued = false;
 }
 
 void
@@ -132,20 +141,18 @@ begin(struct sbx_outbox *o, struct sbx_packer *p, enum sbx_event_type type, uint
 static void
 end(struct sbx_outbox *o, struct sbx_packer *p, size_t payload_bytes)
 {
-	if (sbx_frame_end(p))
+	if (sbx_frame_end(p) || put_frame(o, (uint32_t)payload_bytes))
 		o->failed = true;
-	else
-		put_frame(o, (uint32_t)payload_bytes);
 }
 
-/* The first piece of text: at most the maximum, and not ending inside a character. */
+/* The first piece of text: at most so many bytes, and not ending inside a character. */
 static struct sbx_span
-cut_text(struct sbx_span *text)
+cut_text(struct sbx_span *text, size_t max_bytes)
 {
 	size_t n = text->n;
-	if (n > SBX_EVENT_MAX_BYTES) {
-		n = SBX_EVENT_MAX_BYTES;
-		while (n > SBX_EVENT_MAX_BYTES - 4 && ((unsigned char)text->at[n] & 0xc0) == 0x80)
+	if (n > max_bytes) {
+		n = max_bytes;
+		while (n > max_bytes - 4 && ((unsigned char)text->at[n] & 0xc0) == 0x80)
 			n--;
 	}
 	struct sbx_span piece = { text->at, n };
@@ -160,7 +167,7 @@ put_text(struct sbx_outbox *o, enum sbx_event_type type, const struct sbx_hub_ev
 	struct sbx_span rest = ev->text;
 	while (rest.n) {
 		struct sbx_packer p;
-		struct sbx_span piece = cut_text(&rest);
+		struct sbx_span piece = cut_text(&rest, SBX_EVENT_MAX_BYTES);
 		begin(o, &p, type, ev->choice, 1);
 		sbx_pack_str(&p, "text", piece);
 		end(o, &p, piece.n);
@@ -171,10 +178,10 @@ static void
 put_tool_call(struct sbx_outbox *o, const struct sbx_hub_event *ev)
 {
 	struct sbx_span rest = ev->text, id = ev->id, name = ev->name;
+	assert(id.n + name.n <= SBX_CALL_NAMES_MAX_BYTES);
 	do {
 		struct sbx_packer p;
-		struct sbx_span piece = cut_text(&rest);
-		/* An id or a name as long as an event is not cut: the provider's own limits are far below. */
+		struct sbx_span piece = cut_text(&rest, SBX_EVENT_MAX_BYTES - id.n - name.n);
 		begin(o, &p, SBX_EVENT_TOOL_CALL, ev->choice, 1 + (id.n ? 1u : 0u) + (name.n ? 1u : 0u) + (piece.n ? 1u : 0u));
 		sbx_pack_uint(&p, "index", ev->index);
 		if (id.n)

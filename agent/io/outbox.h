@@ -25,8 +25,8 @@ struct sbx_outbox {
 	uint64_t id;
 	uint64_t credit_bytes;
 	bool open;                   /* the gate */
-	bool last_queued;            /* DONE or ERROR is in the queue, or was sent */
-	bool failed;                 /* no memory, or over the maximum: the request must end */
+	bool last_queued;            /* DONE or ERROR is in the queue, or was sent: nothing follows */
+	bool failed;                 /* an EVENT was lost for want of memory, or over the maximum: the request must not end well */
 	struct sbx_buf queue;        /* records: frame bytes u32, payload bytes u32, frame */
 };
 
@@ -37,11 +37,12 @@ void sbx_outbox_fini(struct sbx_outbox *o);
 void sbx_outbox_event(struct sbx_outbox *o, const struct sbx_hub_event *ev);
 /* Bytes for EVENT DATA: prefix, payload, suffix as one run. */
 void sbx_outbox_data(struct sbx_outbox *o, struct sbx_span prefix, struct sbx_span payload, struct sbx_span suffix);
-/* Who answers; sent at once, before what was held back. */
+/* Who is asked now; sent at once. */
 void sbx_outbox_target(struct sbx_outbox *o, const char *target, uint8_t attempt);
 
-/* A frame built by the caller in agent->frame: queued as the last one, or sent at once (ACCEPTED, RESET). */
-void sbx_outbox_last(struct sbx_outbox *o);
+/* A frame built by the caller in agent->frame: queued as the last one, or sent at once (RESET). 0, or -SBX_ENOMEM: it has no
+ * room behind what waits; after sbx_outbox_drop() it needs none. */
+int sbx_outbox_last(struct sbx_outbox *o);
 void sbx_outbox_now(struct sbx_outbox *o);
 
 void sbx_outbox_open(struct sbx_outbox *o);                     /* what waited goes out as far as it may */

@@ -183,12 +183,48 @@ on_timeout(void *arg, uint64_t now_ns)
 
 /* ---- frames ---- */
 
+/* The keys of every frame but SUBMIT, which has a table of its own. */
+static const struct {
+	enum sbx_frame_kind kind;
+	const char *name, *key[2];
+} small_frames[] = {
+	{ SBX_FRAME_HELLO, "HELLO", { "version", "client" } },
+	{ SBX_FRAME_CANCEL, "CANCEL", { NULL } },
+	{ SBX_FRAME_CREDIT, "CREDIT", { "bytes" } },
+	{ SBX_FRAME_STATS, "STATS", { NULL } },
+	{ SBX_FRAME_RELOAD, "RELOAD", { NULL } },
+};
+
+/* A key that is not known is an error: to ignore it could change what the frame means. */
+static bool
+has_strange_key(const struct sbx_frame *frame, char *why, size_t why_bytes)
+{
+	struct sbx_cursor c = sbx_cursor_of(&frame->map);
+	struct sbx_span key;
+	struct sbx_value v;
+	for (size_t i = 0; i < sizeof small_frames / sizeof small_frames[0]; i++) {
+		if (small_frames[i].kind != frame->kind)
+			continue;
+		while (sbx_next_pair(&c, &key, &v))
+			if (v.type != SBX_NIL && (!small_frames[i].key[0] || !sbx_span_is(key, small_frames[i].key[0])) &&
+			    (!small_frames[i].key[1] || !sbx_span_is(key, small_frames[i].key[1]))) {
+				(void)snprintf(why, why_bytes, "%s has no key \"%.*s\"", small_frames[i].name, (int)(key.n > 64 ? 64 : key.n), key.at);
+				return true;
+			}
+	}
+	return false;
+}
+
 static void
 on_hello(struct sbx_session *s, const struct sbx_frame *frame)
 {
 	struct sbx_value v;
 	if (s->welcomed) {
 		fail_frame(s, "a second HELLO");
+		return;
+	}
+	if (frame->id) {
+		fail_frame(s, "HELLO has the id 0");
 		return;
 	}
 	if (!sbx_map_get(&frame->map, "version", &v) || v.type != SBX_UINT || v.u != SBX_WIRE_VERSION) {
@@ -198,7 +234,11 @@ on_hello(struct sbx_session *s, const struct sbx_frame *frame)
 		fail_session(s, SBX_CODE_UNSUPPORTED, why);
 		return;
 	}
-	if (sbx_map_get(&frame->map, "client", &v) && v.type == SBX_STR) {
+	if (sbx_map_get(&frame->map, "client", &v)) {
+		if (v.type != SBX_STR) {
+			fail_frame(s, "client must be a text");
+			return;
+		}
 		size_t n = v.bytes.n < sizeof s->name ? v.bytes.n : sizeof s->name - 1;
 		for (size_t i = 0; i < n; i++)
 			s->name[i] = v.bytes.at[i] > 0x20 && v.bytes.at[i] < 0x7f ? v.bytes.at[i] : '?';
@@ -309,6 +349,10 @@ on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
 	}
 	if (!s->welcomed && frame.kind != SBX_FRAME_HELLO) {
 		fail_frame(s, "the first frame must be HELLO");
+		return;
+	}
+	if (has_strange_key(&frame, why, sizeof why)) {
+		fail_frame(s, why);
 		return;
 	}
 	switch (frame.kind) {

@@ -10,8 +10,8 @@ typedef const char *read_fn(struct sbx_submit *s, const struct sbx_value *v); /*
 static const char *
 read_name(struct sbx_span *to, const struct sbx_value *v)
 {
-	if (v->type != SBX_STR || v->bytes.n == 0 || v->bytes.n > SBX_NAME_MAX_BYTES + SBX_MODEL_MAX_BYTES)
-		return "must be a name of 1 to 383 bytes";
+	if (v->type != SBX_STR || v->bytes.n == 0 || v->bytes.n > SBX_NAME_MAX_BYTES + 1 + SBX_MODEL_MAX_BYTES)
+		return "must be a name of 1 to 384 bytes";
 	*to = v->bytes;
 	return NULL;
 }

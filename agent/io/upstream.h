@@ -47,13 +47,14 @@ struct sbx_call_end {
 	bool sent, got_bytes;
 	int status;                           /* 0 = no answer */
 	const struct sbx_retry_after *retry;  /* headers seen */
+	int64_t head_unix_s;                  /* wall clock then: what they say is turned into a duration by this one look at it */
 	const char *message;                  /* for people: what the connection did; "" when it did well */
 	int64_t connection;                   /* 0 = reused, > 0 = opened, -1 = none was there */
 };
 
 struct sbx_call_ops {
 	void (*on_connected)(void *arg);      /* the connection stands, the request begins to leave */
-	void (*on_sent)(void *arg);           /* the last byte of the request has left for the kernel */
+	void (*on_sent)(void *arg);           /* libcurl has the last byte of the request, and needs the body no more */
 	void (*on_head)(void *arg, int status, const char *content_type);
 	void (*on_body)(void *arg, const char *bytes, size_t n);
 	void (*on_end)(void *arg, const struct sbx_call_end *end); /* last; the call is gone after it */
@@ -78,5 +79,6 @@ int sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool st
                    const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);
 void sbx_call_abort(struct sbx_call *call);              /* no callback after it; the connection is closed */
 void sbx_call_pause(struct sbx_call *call, bool paused); /* stop reading from the provider, or go on */
+int64_t sbx_call_connection(const struct sbx_call *call); /* as in sbx_call_end; from on_head on */
 
 #endif

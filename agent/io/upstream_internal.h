@@ -29,11 +29,15 @@ struct sbx_call {
 	uint32_t piece;                  /* next byte of the body to hand over */
 	size_t piece_at;
 	bool connected, sent, got_bytes, head_done;
-	bool want_pause, is_paused, pause_queued;
+	bool want_pause, is_paused;
 	bool replay_refused, safe_unsent; /* the seek gate spoke; the server proved that it did not look */
 	bool too_large_head, coded;       /* headers over the limit; a Content-Encoding nobody asked for */
+	bool has_length, has_coding;      /* headers Content-Length, Transfer-Encoding */
+	bool two_lengths;                 /* both, or two that differ: libcurl would believe one and keep the connection (RFC 9112, 6.3) */
 	uint32_t h2_stream;               /* 0 = HTTP/1.1 or not known */
+	uint64_t length;                  /* the Content-Length, its first 18 digits */
 	uint32_t head_bytes;
+	int64_t head_unix_s;              /* wall clock when the answer began: for dates in its headers */
 	uint16_t interim;
 	int status;
 	char content_type[64];

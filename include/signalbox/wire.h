@@ -55,7 +55,8 @@
  *                      arguments str: the next piece of its JSON. Pieces of one call may mix with those of others.
  *                    FINISH: finish str, finish_raw str if the provider's word differs
  *                    DATA: data bin. Whole: the pieces of one JSON body. Stream: SSE, framing included
- *                    TARGET: target str, attempt uint: who answers; before the first content of each attempt
+ *                    TARGET: target str, attempt uint: who is asked now; at the start of each attempt, so that a failover can be seen
+ *                      as it happens
  *   RESET          attempt uint: forget every EVENT of the request so far; attempt n starts over
  *   DONE           see below
  *   ERROR          see below

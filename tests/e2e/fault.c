@@ -12,6 +12,7 @@
 #include <jansson.h>
 
 #include "client/buf.h"
+#include "tests/e2e/control.h"
 
 #define DEADLINE_MS 20000
 
@@ -183,6 +184,19 @@ agent_text(struct world *w, const char *name)
 	if (!copy)
 		fail_msg("STATS has no text %s", name);
 	return copy;
+}
+
+int64_t
+agent_peak_bytes(struct world *w)
+{
+	char path[64];
+	(void)snprintf(path, sizeof path, "/proc/%d/status", (int)w->agent);
+	char *status = read_whole(path, NULL), *at = status ? strstr(status, "VmHWM:") : NULL;
+	if (!at)
+		fail_msg("%s has no VmHWM", path);
+	int64_t kb = strtoll(at + 6, NULL, 10);
+	free(status);
+	return kb * 1024;
 }
 
 void

@@ -52,6 +52,7 @@ void answers_of(struct sbx_client *c, const struct question *q, struct answer *r
 void answer_free(struct answer *a);
 
 char *agent_text(struct world *w, const char *name); /* a string of STATS, malloc'd; fails the test where there is none */
+int64_t agent_peak_bytes(struct world *w);           /* the most that was ever resident of it */
 void double_forget(struct world *w, int n);          /* empties its log */
 int double_posts_of(struct world *w, int n, const char *model); /* POSTs for that model, as stats count them */
 void write_file(const struct world *w, const char *name, const char *text, size_t bytes, char *ret_path, size_t path_bytes);

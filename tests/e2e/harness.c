@@ -160,6 +160,7 @@ spawn_as(const char *const *argv, const char *log_path, const struct start *how)
 	if (pid < 0)
 		fail_msg("fork: %s", strerror(errno));
 	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL); /* a test that fails does not come to its world_down() */
 		int log = open(log_path, O_WRONLY | O_CREAT | O_APPEND, 0600), none = open("/dev/null", O_RDONLY);
 		(void)dup2(none, 0);
 		(void)dup2(log, 1);
@@ -242,14 +243,19 @@ world_double(struct world *w, const char *name, const char *const *args)
 	argv[n++] = name;
 	argv[n++] = "--ports-file";
 	argv[n++] = ports;
-	argv[n++] = "--key";
-	argv[n++] = WORLD_KEY;
 	argv[n++] = "--quiet";
-	bool tls = false;
+	bool tls = false, any_key = false;
 	for (int i = 0; args && args[i]; i++) {
 		tls = tls || strcmp(args[i], "--tls-listen") == 0;
-		argv[n++] = args[i];
+		any_key = any_key || strcmp(args[i], DOUBLE_ANY_KEY) == 0;
 	}
+	if (!any_key) { /* before what the test says, which may name another */
+		argv[n++] = "--key";
+		argv[n++] = WORLD_KEY;
+	}
+	for (int i = 0; args && args[i]; i++)
+		if (strcmp(args[i], DOUBLE_ANY_KEY) != 0)
+			argv[n++] = args[i];
 	if (tls) {
 		argv[n++] = "--make-cert";
 		argv[n++] = ca;

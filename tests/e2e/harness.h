@@ -44,6 +44,7 @@ struct world {
 void world_up(struct world *w);                              /* directory only */
 void world_down(struct world *w);
 /* One double more; args: further options of signalbox-mock, NULL-terminated ("--http2", "--rule", "...", NULL). Its index. */
+#define DOUBLE_ANY_KEY "any-key" /* among args: it takes every key, and none */
 int world_double(struct world *w, const char *name, const char *const *args);
 /* Write the configuration and start the agent; returns once it answers. In the text, $N is replaced by double N's base URL over
  * HTTP ("http://127.0.0.1:PORT/v1"), $TN over TLS, $DIR by the directory, $CA by the doubles' CA file, and $KEY by "file:..." of a key file. `listen` is

@@ -296,7 +296,7 @@ t20_a_stopped_client_gets_the_rest_when_it_goes_on(void **state)
 }
 
 static void
-t20_a_thousand_vanishing_clients_leave_nothing(void **state)
+t20_hundreds_of_vanishing_clients_leave_nothing(void **state)
 {
 	(void)state;
 	struct world w;
@@ -304,11 +304,11 @@ t20_a_thousand_vanishing_clients_leave_nothing(void **state)
 	world_simple(&w, 1, NULL, NULL);
 	int64_t rss = 0;
 	int fds = 0;
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < 400; i++) {
 		raw_up(&r, &w);
 		raw_submit(&r, 1, i % 2 ? "a/m@hang" : "a/m@" ENDLESS, true, 60000);
 		raw_close(&r);
-		if (i == 199) { /* pools have their size now */
+		if (i == 99) { /* pools have their size now */
 			agent_wait_at_rest(&w, 10000);
 			rss = agent_rss_bytes(&w);
 			fds = agent_fds(&w);
@@ -317,7 +317,8 @@ t20_a_thousand_vanishing_clients_leave_nothing(void **state)
 	agent_wait_at_rest(&w, 10000);
 	assert_true(agent_fds(&w) <= fds + 2);
 	assert_true(agent_rss_bytes(&w) < rss + RSS_SLACK);
-	assert_int_equal(agent_number(&w, "requests_cancelled"), 1000);
+	/* Some may have gone before their request was read; all others were cancelled, and none failed. */
+	assert_int_equal(agent_number(&w, "requests_cancelled"), agent_number(&w, "requests"));
 	world_down(&w);
 }
 
@@ -333,7 +334,7 @@ t21_the_provider_is_paused_at_256_kib_and_neighbours_of_the_connection_go_on(voi
 	world_simple(&w, 2, NULL, NULL);
 	raw_up(&r, &w);
 	uint64_t began = now_ns();
-	raw_submit(&r, 1, "a/m@tokens=10m", true, 3000);
+	raw_submit(&r, 1, "a/m@tokens=10m", true, 2000);
 	agent_wait_number(&w, "credit_stalls", 1, 20000);
 	int64_t sent = double_log_number(&w, 0, 0, "body_bytes"), rss = agent_rss_bytes(&w);
 	/* Neighbours: on the same connection, whole and streamed, while the first has no credit left. */
@@ -351,8 +352,8 @@ t21_the_provider_is_paused_at_256_kib_and_neighbours_of_the_connection_go_on(voi
 	/* And the deadline cuts it, told although the client grants nothing. */
 	(void)raw_expect_error(&r, 1, "timeout", 5000);
 	int64_t took = (int64_t)(now_ns() - began), closed = double_log_number(&w, 0, 0, "closed_after_ns");
-	assert_in_range(took, 3000000000ll - WINDOW_NS, 3000000000ll + WINDOW_NS);
-	assert_in_range(closed, 3000000000ll - WINDOW_NS, 3000000000ll + WINDOW_NS);
+	assert_in_range(took, 2000000000ll - WINDOW_NS, 2000000000ll + WINDOW_NS);
+	assert_in_range(closed, 2000000000ll - WINDOW_NS, 2000000000ll + WINDOW_NS);
 	raw_close(&r);
 	agent_wait_at_rest(&w, 5000);
 	world_down(&w);
@@ -370,7 +371,7 @@ t21_reading_1_kb_a_second_is_cut_at_the_deadline(void **state)
 	world_simple(&w, 2, NULL, NULL);
 	raw_up(&r, &w);
 	for (uint64_t id = 1; id <= STREAMS; id++)
-		raw_submit(&r, id, "a/m@tokens=10m", true, 2500);
+		raw_submit(&r, id, "a/m@tokens=10m", true, 1500);
 	agent_wait_number(&w, "credit_stalls", STREAMS, 20000);
 	neighbour_up(&n, &w);
 	int64_t rss = agent_rss_bytes(&w);
@@ -383,7 +384,7 @@ t21_reading_1_kb_a_second_is_cut_at_the_deadline(void **state)
 	double_wait(&w, 0, STREAMS, "client-closed", 5000);
 	for (int i = 0; i < STREAMS; i++) {
 		int64_t closed = double_log_number(&w, 0, i, "closed_after_ns");
-		assert_in_range(closed, 2500000000ll - 2 * WINDOW_NS, 2500000000ll + WINDOW_NS); /* the last one began a little later than its clock */
+		assert_in_range(closed, 1500000000ll - 2 * WINDOW_NS, 1500000000ll + WINDOW_NS); /* the last one began a little later than its clock */
 	}
 	agent_wait_at_rest(&w, 5000);
 	raw_close(&r);
@@ -456,7 +457,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(t20_client_vanishes_with_1_mib_unread),
 		cmocka_unit_test(t20_client_vanishes_while_its_request_waits_for_a_retry),
 		cmocka_unit_test(t20_a_stopped_client_gets_the_rest_when_it_goes_on),
-		cmocka_unit_test(t20_a_thousand_vanishing_clients_leave_nothing),
+		cmocka_unit_test(t20_hundreds_of_vanishing_clients_leave_nothing),
 		cmocka_unit_test(t21_the_provider_is_paused_at_256_kib_and_neighbours_of_the_connection_go_on),
 		cmocka_unit_test(t21_reading_1_kb_a_second_is_cut_at_the_deadline),
 		cmocka_unit_test(t21_a_pause_of_the_client_is_not_the_providers_silence),

@@ -163,21 +163,27 @@ speak_rest(struct ask_show *s)
 	if (!s->o->stream && s->n_choices > 0)
 		speak_choice(s, &s->choice[0]);
 	for (size_t i = 1; i < s->n_choices; i++) {
+		if (!s->choice[i].text.n && !s->choice[i].refusal.n)
+			continue; /* tool calls only, or nothing */
 		term_say(&s->out, STYLE_DIM, "\n[choice %zu]\n", i + 1);
 		speak_choice(s, &s->choice[i]);
 	}
 	for (size_t i = 0; i < s->n_calls; i++) {
 		const struct ask_call *call = &s->call[i];
+		if (call->choice > 0)
+			term_say(&s->out, STYLE_DIM, "[choice %u] ", call->choice + 1);
 		term_say(&s->out, STYLE_BOLD, "%s", text_or(&call->name, "(a tool without a name)"));
 		term_say(&s->out, STYLE_PLAIN, "(%s)\n", text_or(&call->arguments, ""));
 	}
 }
 
 static void
-fmt_seconds(char *to, size_t room, int64_t ms)
+fmt_time(char *to, size_t room, int64_t ms)
 {
 	if (ms < 0)
 		(void)snprintf(to, room, "-");
+	else if (ms < 1000)
+		(void)snprintf(to, room, "%lld ms", (long long)ms);
 	else
 		(void)snprintf(to, room, "%lld.%02lld s", (long long)(ms / 1000), (long long)(ms % 1000 / 10));
 }
@@ -196,8 +202,8 @@ note_attempts(struct ask_show *s, const struct sbx_reply *reply)
 		bool ok = strcmp(a.outcome, "OK") == 0, tried = strcmp(a.outcome, "PASSED_OVER") != 0;
 		table_row(&t, ok ? STYLE_GOOD : tried ? STYLE_BAD : STYLE_DIM);
 		if (tried) {
-			fmt_seconds(began, sizeof began, a.started_ms);
-			fmt_seconds(ended, sizeof ended, a.ended_ms);
+			fmt_time(began, sizeof began, a.started_ms);
+			fmt_time(ended, sizeof ended, a.ended_ms);
 		}
 		table_cell(&t, tried ? "%u" : "", i + 1);
 		table_cell(&t, "%s", a.target);
@@ -217,8 +223,8 @@ note_figures(struct ask_show *s, const struct sbx_reply *reply)
 	struct sbx_tokens t = sbx_reply_tokens(reply);
 	int64_t cost = sbx_reply_cost_nanousd(reply);
 	char first[32], total[32];
-	fmt_seconds(first, sizeof first, sbx_reply_first_content_ms(reply));
-	fmt_seconds(total, sizeof total, sbx_reply_total_ms(reply));
+	fmt_time(first, sizeof first, sbx_reply_first_content_ms(reply));
+	fmt_time(total, sizeof total, sbx_reply_total_ms(reply));
 	term_style(&s->err, STYLE_DIM);
 	if (*sbx_reply_target(reply))
 		term_say(&s->err, STYLE_PLAIN, "%s; ", sbx_reply_target(reply));
@@ -283,7 +289,8 @@ show_for_people(struct ask_show *s, const struct sbx_event *ev)
 	case SBX_NOTE_TARGET:
 		(void)fflush(s->out.file);
 		if (s->notes)
-			term_say(&s->err, STYLE_DIM, "%s answers\n", ev->text);
+			term_say(&s->err, s->targets ? STYLE_WARN : STYLE_DIM, s->targets ? "failing over to %s\n" : "asking %s\n", ev->text);
+		s->targets++;
 		return true;
 	case SBX_NOTE_TEXT:
 	case SBX_NOTE_REASONING:

@@ -75,7 +75,7 @@ cmd_help(int argc, char **argv)
 		(void)fputs(help, stdout);
 		return CLI_OK;
 	}
-	return c->run(2, (char *[]){ argv[1], ask_for_help, NULL });
+	return c->run(2, (char *[]){ argv[0], ask_for_help, NULL });
 }
 
 int
@@ -95,6 +95,9 @@ main(int argc, char **argv)
 	const struct command *c = find_command(name);
 	if (!c)
 		return unknown_command(name);
+	char full_name[64];
+	(void)snprintf(full_name, sizeof full_name, "signalbox %s", c->name);
+	argv[1] = full_name; /* getopt's complaints begin with it */
 	int status = c->run(argc - 1, argv + 1);
 	int written = close_output();
 	return status == CLI_OK ? written : status;

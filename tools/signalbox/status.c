@@ -137,7 +137,7 @@ static void
 fmt_latency(char *to, size_t room, int64_t ms)
 {
 	if (ms <= 0)
-		(void)snprintf(to, room, "-"); /* no success yet */
+		(void)snprintf(to, room, "-"); /* no answer lately */
 	else if (ms < 10000)
 		(void)snprintf(to, room, "%lld ms", (long long)ms);
 	else

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* report.c -- figures: gathered, shown to people as a table, given to programs as JSON; and the line of progress. */
+#include "tools/bench/bench.h"
+
+#include <assert.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <curl/curl.h>
+#include <jansson.h>
+
+static bool progress_shown;
+
+/* ---- progress ---- */
+
+void
+progress(const char *fmt, ...)
+{
+	va_list ap;
+	if (!isatty(STDERR_FILENO))
+		return;
+	(void)fputs("\r\033[K", stderr);
+	va_start(ap, fmt);
+	(void)vfprintf(stderr, fmt, ap);
+	va_end(ap);
+	(void)fflush(stderr);
+	progress_shown = true;
+}
+
+void
+progress_clear(void)
+{
+	if (progress_shown)
+		(void)fputs("\r\033[K", stderr);
+	progress_shown = false;
+}
+
+/* ---- figures ---- */
+
+static int
+by_size(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+	return (x > y) - (x < y);
+}
+
+struct spread
+spread_of(double *v, size_t n)
+{
+	struct spread s = { 0, 0, 0 };
+	if (!n)
+		return s;
+	qsort(v, n, sizeof *v, by_size);
+	s.low = v[n / 4];
+	s.high = v[n - 1 - n / 4];
+	s.median = n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
+	return s;
+}
+
+struct figure *
+report_add(struct report *r, const struct figure *f)
+{
+	assert(r->n < FIGURES_MAX);
+	r->figure[r->n] = *f;
+	return &r->figure[r->n++];
+}
+
+static bool
+missed(const struct figure *f)
+{
+	return f->limit_of != LIMIT_NONE && (f->limit_of == LIMIT_RATIO ? f->ratio : f->value) > f->limit;
+}
+
+/* Three significant digits, as far as they stand behind the point. */
+static void
+fmt_number(char *to, size_t bytes, double v)
+{
+	(void)snprintf(to, bytes, "%.*f", v < 10 ? 2 : v < 100 ? 1 : 0, v);
+}
+
+static void
+fmt_quantity(char *to, size_t bytes, double v, const char *unit)
+{
+	char number[32];
+	fmt_number(number, sizeof number, v);
+	(void)snprintf(to, bytes, "%s %s", number, unit);
+}
+
+static void
+table_row(const struct figure *f, FILE *to, bool colour)
+{
+	char value[48], floor_[48] = "", ratio[48] = "", target[48] = "";
+	fmt_quantity(value, sizeof value, f->value, f->unit);
+	if (f->floor_is)
+		fmt_quantity(floor_, sizeof floor_, f->floor, f->unit);
+	if (f->ratio > 0 && f->ratio_high > f->ratio_low)
+		(void)snprintf(ratio, sizeof ratio, "%.2f (%.2f-%.2f)", f->ratio, f->ratio_low, f->ratio_high);
+	else if (f->ratio > 0)
+		(void)snprintf(ratio, sizeof ratio, "%.2f", f->ratio);
+	if (f->limit_of == LIMIT_RATIO)
+		(void)snprintf(target, sizeof target, "<= %.2f", f->limit);
+	else if (f->limit_of == LIMIT_VALUE)
+		fmt_quantity(target, sizeof target, f->limit, f->unit), memmove(target + 3, target, strlen(target) + 1), memcpy(target, "<= ", 3);
+	const char *verdict = f->limit_of == LIMIT_NONE ? "" : missed(f) ? "MISSED" : "ok";
+	(void)fprintf(to, "%-44s %-8s %11s %11s  %-18s %-11s %s%s%s\n", f->what, f->loop ? f->loop : "-", value, floor_, ratio, target,
+	              colour && *verdict ? missed(f) ? "\033[31m" : "\033[32m" : "", verdict, colour && *verdict ? "\033[0m" : "");
+	if (f->detail[0])
+		(void)fprintf(to, "    %s\n", f->detail);
+}
+
+void
+report_table(const struct report *r, FILE *to)
+{
+	const char *no_colour = getenv("NO_COLOR");
+	bool colour = isatty(fileno(to)) && !(no_colour && *no_colour);
+	struct utsname u;
+	uint32_t n_missed = 0;
+	if (uname(&u))
+		memset(&u, 0, sizeof u);
+	(void)fprintf(to, "%ld cores, kernel %s, libcurl %s, signalbox %s\n", sysconf(_SC_NPROCESSORS_ONLN), u.release,
+	              curl_version_info(CURLVERSION_NOW)->version, SBX_VERSION);
+	(void)fprintf(to, "%-44s %-8s %11s %11s  %-18s %s\n", "what", "loop", "measured", "floor", "ratio (quartiles)", "target");
+	for (uint32_t i = 0; i < r->n; i++) {
+		table_row(&r->figure[i], to, colour);
+		n_missed += missed(&r->figure[i]);
+	}
+	(void)fputs("\nfloors:\n", to);
+	for (uint32_t i = 0; i < r->n; i++) {
+		bool told = !r->figure[i].floor_is;
+		for (uint32_t k = 0; k < i && !told; k++)
+			told = r->figure[k].floor_is && strcmp(r->figure[k].what, r->figure[i].what) == 0;
+		if (!told)
+			(void)fprintf(to, "  %-42s %s\n", r->figure[i].what, r->figure[i].floor_is);
+	}
+	(void)fprintf(to, "\n%u of %u figures miss their target; %.0f s%s\n", n_missed, r->n, r->took_s,
+	              r->quick ? "; --quick: few rounds, so do not compare with full runs" : "");
+}
+
+static json_t *
+figure_json(const struct figure *f)
+{
+	json_t *j = json_pack("{s:s, s:s, s:s?, s:s, s:f}", "name", f->name, "what", f->what, "loop", f->loop, "unit", f->unit, "value", f->value);
+	if (!j)
+		return NULL;
+	int rc = 0;
+	if (f->floor_is) {
+		rc |= json_object_set_new(j, "floor", json_real(f->floor));
+		rc |= json_object_set_new(j, "floor_is", json_string(f->floor_is));
+	}
+	if (f->ratio > 0) {
+		rc |= json_object_set_new(j, "ratio", json_real(f->ratio));
+		rc |= json_object_set_new(j, "ratio_quartiles", json_pack("[f, f]", f->ratio_low, f->ratio_high));
+	}
+	if (f->limit_of != LIMIT_NONE) {
+		rc |= json_object_set_new(j, "target", json_pack("{s:s, s:f}", "of", f->limit_of == LIMIT_RATIO ? "ratio" : "value", "at_most", f->limit));
+		rc |= json_object_set_new(j, "verdict", json_string(missed(f) ? "MISSED" : "ok"));
+	}
+	if (f->rounds)
+		rc |= json_object_set_new(j, "rounds", json_integer(f->rounds));
+	if (f->detail[0])
+		rc |= json_object_set_new(j, "detail", json_string(f->detail));
+	if (rc) {
+		json_decref(j);
+		return NULL;
+	}
+	return j;
+}
+
+int
+report_json(const struct report *r, FILE *to)
+{
+	struct utsname u;
+	json_t *figures = json_array();
+	int rc = 0;
+	if (uname(&u))
+		memset(&u, 0, sizeof u);
+	for (uint32_t i = 0; i < r->n; i++)
+		rc |= json_array_append_new(figures, figure_json(&r->figure[i]));
+	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:b, s:f, s:o}", "signalbox", SBX_VERSION, "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "kernel",
+	                      u.release, "libcurl", curl_version_info(CURLVERSION_NOW)->version, "quick", (int)r->quick, "took_s", r->took_s,
+	                      "figures", figures);
+	if (!j || rc || json_dumpf(j, to, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) || fputc('\n', to) == EOF || fflush(to))
+		rc = -1;
+	json_decref(j);
+	return rc ? -1 : 0;
+}
