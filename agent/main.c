@@ -33,9 +33,9 @@
 #define EXIT_USAGE 64
 #define EXIT_CONFIG 78
 #define DRAIN_S 25           /* below the 30 s that service managers usually grant */
-#define LAST_WORDS_NS 2000000000ull
 #define NOFILE_WANTED 1048576u
 #define FRAME_BUF_BYTES (256u << 20)
+#define LAST_FRAME_BYTES (256u << 10) /* room for any DONE or ERROR, kept from the start: these two must never fail */
 #define MMAP_FROM_BYTES (256 << 10) /* far above what a usual request takes at once, far below a line with an image in it */
 
 static const char help[] =
@@ -288,16 +288,13 @@ static int
 run(struct daemon *d)
 {
 	struct sbx_agent *a = &d->agent;
-	uint64_t last_words_ns = 0, ticked_ns = 0;
+	uint64_t ticked_ns = 0;
 	for (;;) {
 		uint64_t until = sbx_timers_next_ns(&a->timers), up = sbx_upstream_wake_ns(a->upstream);
 		if (up < until)
 			until = up;
-		if (a->draining) {
-			uint64_t stop = last_words_ns ? last_words_ns : d->drain_until_ns;
-			if (stop < until)
-				until = stop;
-		}
+		if (a->draining && d->drain_until_ns < until)
+			until = d->drain_until_ns;
 		int rc = sbx_loop_turn(a->loop, until);
 		if (rc) {
 			sbx_log(SBX_LOG_ERROR, "loop", SBX_ERRNO_F("error", rc));
@@ -314,15 +311,11 @@ run(struct daemon *d)
 		if (!a->draining)
 			continue;
 		sbx_session_drain_all(a);
-		if (!last_words_ns && (d->stop_now || now_ns >= d->drain_until_ns)) {
+		if (d->stop_now || now_ns >= d->drain_until_ns) {
 			sbx_log(SBX_LOG_WARNING, "drain_over", SBX_UINT("requests", a->n_exchanges));
 			sbx_session_close_all(a, SBX_CODE_DRAINING);
-			last_words_ns = now_ns + LAST_WORDS_NS;
 		}
-		reap(a);
-		if (!a->n_sessions && !a->n_exchanges)
-			return EXIT_SUCCESS;
-		if (last_words_ns && now_ns >= last_words_ns)
+		if (!a->n_sessions) /* and so no request; what they were told last goes out while the loop is freed */
 			return EXIT_SUCCESS;
 	}
 }
@@ -352,6 +345,11 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 	sbx_timers_init(&a->timers);
 	sbx_json_scratch_init(&a->scratch);
 	sbx_buf_init(&a->frame, FRAME_BUF_BYTES);
+	if (!sbx_buf_reserve(&a->frame, LAST_FRAME_BYTES)) {
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory"));
+		sbx_config_free(config);
+		return -1;
+	}
 	a->reload = reload;
 	if (getrandom(&a->generation, sizeof a->generation, 0) != (ssize_t)sizeof a->generation)
 		a->generation = (uint64_t)time(NULL);
@@ -400,12 +398,10 @@ tear_down(struct daemon *d)
 	}
 	sbx_listen_close(&d->client_socket);
 	sbx_listen_close(&d->admin_socket);
+	sbx_exchange_drop_legs(a);
 	if (a->upstream)
 		sbx_upstream_run(a->upstream, 0); /* lets go of what was aborted */
-	sbx_exchange_drop_legs(a);
 	reap(a);
-	if (a->upstream)
-		sbx_upstream_run(a->upstream, 0);
 	sbx_world_put(a->world);
 	sbx_upstream_free(a->upstream);
 	sbx_loop_free(a->loop);

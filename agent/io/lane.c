@@ -92,6 +92,8 @@ handle_new(struct sbx_lane *lane)
 	SET(CURLOPT_POST, 1L);
 	SET(CURLOPT_READFUNCTION, sbx_call_on_read);
 	SET(CURLOPT_SEEKFUNCTION, sbx_call_on_seek);
+	SET(CURLOPT_PREREQFUNCTION, sbx_call_on_request);
+	SET(CURLOPT_OPENSOCKETFUNCTION, sbx_call_on_open);
 	SET(CURLOPT_HEADERFUNCTION, sbx_call_on_header);
 	SET(CURLOPT_WRITEFUNCTION, sbx_call_on_write);
 	SET(CURLOPT_PROTOCOLS_STR, lane->https ? "https" : "http");

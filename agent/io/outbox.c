@@ -131,6 +131,7 @@ sbx_outbox_grant(struct sbx_outbox *o, uint64_t bytes)
 static void
 begin(struct sbx_outbox *o, struct sbx_packer *p, enum sbx_event_type type, uint32_t choice, uint32_t n_keys)
 {
+	assert(!o->last_queued);
 	o->agent->count.events++;
 	sbx_frame_begin(p, &o->agent->frame, SBX_FRAME_EVENT, o->id, 1 + (choice ? 1u : 0u) + n_keys);
 	sbx_pack_uint(p, "type", type);

@@ -20,6 +20,9 @@
 #define UNMAPPED_UID 65534u         /* a user namespace's stranger: he could be anybody */
 #define LINGER_NS 2000000000ull     /* to send the last frames of a session that ends */
 #define KEEP_IN_BYTES 65536         /* receive memory that an idle session may keep */
+#define RECEIVED_AT_ONCE_BYTES (4u << 20) /* what one callback of the stream may bring: all of the loop's buffers, at most */
+#define STOP_BYTES (4 * SBX_SESSION_HIGH_BYTES) /* unsent bytes at which a client is not listened to any more. Streams stop at a
+                                                 * quarter of it: only one that asks and never reads comes here */
 
 struct sbx_session {
 	uint32_t magic;
@@ -31,6 +34,7 @@ struct sbx_session {
 	char name[65];                  /* of the program, as it says; printable */
 	struct sbx_buf in;              /* a frame that has not come in whole */
 	struct sbx_timer timer;         /* HELLO, and part frames */
+	uint32_t drain_bucket;          /* where the next walk over the requests begins */
 	struct sbx_exchange **bucket;   /* requests by id */
 	uint32_t n_buckets, n_requests;
 	struct sbx_session *prev, *next, *next_dead;
@@ -382,23 +386,30 @@ on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
 	}
 }
 
+/* It asks faster than it reads the answers: what it says next has time until it has read some. */
+static bool
+is_behind(const struct sbx_session *s)
+{
+	return sbx_stream_unsent_bytes(s->stream) > STOP_BYTES;
+}
+
 /* Whole frames of data[0..n), in place. Returns the bytes used, or -1 when the session has died of them. */
 static int64_t
 take_frames(struct sbx_session *s, const uint8_t *data, size_t n)
 {
 	size_t used = 0;
-	while (!s->dead) {
+	while (!s->dead && !is_behind(s)) {
 		int64_t size = sbx_frame_size(data + used, n - used, SBX_FRAME_MAX_BYTES);
 		if (size == 0)
-			return (int64_t)used;
+			break;
 		if (size < 0) {
 			fail_frame(s, size == -SBX_ETOOBIG ? "a frame of more than 33 MiB" : "a frame shorter than any frame");
-			return -1;
+			break;
 		}
 		on_frame(s, data + used + SBX_FRAME_HEAD_BYTES, (size_t)size - SBX_FRAME_HEAD_BYTES);
 		used += (size_t)size;
 	}
-	return -1;
+	return s->dead ? -1 : (int64_t)used;
 }
 
 static void
@@ -407,8 +418,9 @@ on_data(void *arg, const uint8_t *data, size_t n)
 	struct sbx_session *s = arg;
 	assert(s->magic == SESSION_MAGIC);
 	bool partial = s->in.n > 0;
+	int64_t used = 0;
 	if (!partial) { /* the common case: frames come whole and are read where they lie */
-		int64_t used = take_frames(s, data, n);
+		used = take_frames(s, data, n);
 		if (used < 0)
 			return;
 		data += used;
@@ -419,17 +431,18 @@ on_data(void *arg, const uint8_t *data, size_t n)
 		return;
 	}
 	if (partial) {
-		int64_t used = take_frames(s, s->in.data, s->in.n);
+		used = take_frames(s, s->in.data, s->in.n);
 		if (used < 0)
 			return;
 		sbx_buf_consume(&s->in, (size_t)used);
 		sbx_buf_trim(&s->in, KEEP_IN_BYTES);
 	}
+	sbx_stream_pause(s->stream, is_behind(s));
 	if (!s->welcomed)
 		return; /* its own deadline runs since the start */
-	if (!s->in.n)
+	if (!s->in.n || used > 0 || is_behind(s))
 		sbx_timer_cancel(&s->agent->timers, &s->timer);
-	else if (!s->timer.place)
+	if (s->in.n && !s->timer.place && !is_behind(s)) /* the part that waits is the beginning of one frame */
 		sbx_timer_arm(&s->agent->timers, &s->timer, sbx_loop_now_ns(s->agent->loop) + SBX_PART_FRAME_TIMEOUT_MS * 1000000ull);
 }
 
@@ -441,15 +454,21 @@ on_end(void *arg, int err)
 	session_die(s, false);
 }
 
+/* There is room for more. The walk goes on where the last one came to the end of the room, so that each request has its turn. */
 static void
 on_drain(void *arg)
 {
 	struct sbx_session *s = arg;
-	for (uint32_t i = 0; i < s->n_buckets && !s->dead; i++)
-		for (struct sbx_exchange *ex = s->bucket[i], *next; ex; ex = next) {
+	for (uint32_t n = s->n_buckets; n && sbx_stream_unsent_bytes(s->stream) < SBX_SESSION_HIGH_BYTES; n--) {
+		for (struct sbx_exchange *ex = s->bucket[s->drain_bucket++ % s->n_buckets], *next; ex; ex = next) {
 			next = ex->next_by_id; /* a flush may end it */
 			sbx_exchange_flush(ex);
 		}
+	}
+	if (s->in.n)
+		on_data(s, NULL, 0); /* what was left of it while it was behind */
+	else
+		sbx_stream_pause(s->stream, false);
 }
 
 static const struct sbx_stream_ops stream_ops = { on_data, on_end, on_drain };
@@ -484,7 +503,7 @@ sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
 	if (!peer || peer->connections >= SBX_SESSIONS_PER_USER_MAX)
 		goto refuse;
 	s = calloc(1, sizeof *s);
-	if (!s || sbx_timers_reserve(&agent->timers, agent->n_exchanges + sbx_upstream_stats(agent->upstream)->active + agent->n_sessions + 17))
+	if (!s || sbx_exchange_reserve_timers(agent))
 		goto refuse;
 	s->magic = SESSION_MAGIC;
 	s->agent = agent;
@@ -493,7 +512,7 @@ sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
 	s->pid = cred.pid;
 	(void)snprintf(s->name, sizeof s->name, "?");
 	s->timer = (struct sbx_timer){ .fire = on_timeout, .arg = s };
-	sbx_buf_init(&s->in, SBX_FRAME_MAX_BYTES + SBX_FRAME_HEAD_BYTES + (1u << 20)); /* a frame, and what one receive brings beyond it */
+	sbx_buf_init(&s->in, SBX_FRAME_MAX_BYTES + SBX_FRAME_HEAD_BYTES + RECEIVED_AT_ONCE_BYTES);
 	if (sbx_stream_new(agent->loop, fd, &stream_ops, s, SBX_SESSION_HIGH_BYTES, &s->stream))
 		goto refuse;
 	sbx_timer_arm(&agent->timers, &s->timer, sbx_loop_now_ns(agent->loop) + SBX_HELLO_TIMEOUT_MS * 1000000ull);

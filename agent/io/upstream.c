@@ -14,6 +14,7 @@
 #include <string.h>
 #include <strings.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,6 +22,8 @@
 
 #define MAX_IDLE_CONNECTIONS 1024 /* of all providers; libcurl's default would keep 4 of 14 origins warm */
 #define RUN_ROUNDS_MAX 64         /* reports that cause new work within one turn; more waits for the next */
+/* Bodies up to this leave in one packet, or a few, with the headers; see begin_body(). */
+#define FLAT_MAX_BYTES 16384u
 
 struct socket_slot {              /* libcurl's wish for one descriptor; freed when libcurl removes it */
 	struct sbx_watch *watch;
@@ -105,6 +108,57 @@ sbx_call_on_seek(void *arg, curl_off_t offset, int origin)
 	call->replay_refused = true;
 	call->lane->u->stats.replays_refused++;
 	return CURL_SEEKFUNC_FAIL;
+}
+
+/* Has libcurl given bytes of a flat request to the kernel? */
+static bool
+flat_left(const struct sbx_call *call)
+{
+	long bytes = 0;
+	(void)curl_easy_getinfo(call->easy, CURLINFO_REQUEST_SIZE, &bytes);
+	return bytes > 0;
+}
+
+static bool
+is_replay(struct sbx_call *call)
+{
+	if (!call->flat || !call->sent || !flat_left(call))
+		return false;
+	call->replay_refused = true;
+	call->lane->u->stats.replays_refused++;
+	return true;
+}
+
+/* Before each time that libcurl sends the request: the gate of a flat one. What was begun counts as sent, since all of it
+ * goes to the kernel in the call that follows. */
+int
+sbx_call_on_request(void *arg, char *to_ip, char *from_ip, int to_port, int from_port)
+{
+	struct sbx_call *call = arg;
+	(void)to_ip;
+	(void)from_ip;
+	(void)to_port;
+	(void)from_port;
+	assert(call->magic == SBX_CALL_MAGIC);
+	if (call->state != SBX_CALL_ACTIVE || is_replay(call))
+		return CURL_PREREQFUNC_ABORT;
+	if (call->flat && !call->sent) {
+		call->connected = call->sent = true;
+		call->ops->on_connected(call->arg);
+		if (call->state == SBX_CALL_ACTIVE)
+			call->ops->on_sent(call->arg);
+	}
+	return call->state == SBX_CALL_ACTIVE ? CURL_PREREQFUNC_OK : CURL_PREREQFUNC_ABORT;
+}
+
+/* The same gate, earlier: no new connection is made only to refuse to send on it. */
+curl_socket_t
+sbx_call_on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
+{
+	(void)purpose; /* only one is ever asked for here */
+	if (is_replay(arg))
+		return CURL_SOCKET_BAD;
+	return socket(to->family, to->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, to->protocol);
 }
 
 static struct sbx_span
@@ -335,12 +389,29 @@ call_free(struct sbx_call *call)
 	sbx_lane_release(lane);
 }
 
+/* A body that libcurl reads by callback leaves apart from the headers: two packets, two wake-ups of the provider, two TLS
+ * records, and a buffer of 16 kB that the transfer keeps to its end. One that lies in one piece leaves with them. It has no
+ * seek gate, though: sbx_call_on_request() is its gate. HTTP/2 frames both alike, and its gate knows more. */
+static void
+flatten(struct sbx_call *call)
+{
+	size_t at = 0;
+	call->flat = (char *)(call + 1);
+	for (uint32_t i = 0; i < call->body->n; i++) {
+		if (call->body->piece[i].n)
+			memcpy(call->flat + at, call->body->piece[i].at, call->body->piece[i].n);
+		at += call->body->piece[i].n;
+	}
+	assert(at == call->body->bytes);
+}
+
 int
 sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
                const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
 {
 	assert(!lane->closed);
-	struct sbx_call *call = calloc(1, sizeof *call);
+	bool flat = !lane->h2 && body->bytes <= FLAT_MAX_BYTES;
+	struct sbx_call *call = calloc(1, sizeof *call + (flat ? body->bytes : 0));
 	if (!call)
 		return -SBX_ENOMEM;
 	call->magic = SBX_CALL_MAGIC;
@@ -368,7 +439,12 @@ sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool stream
 	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
 	(void)curl_easy_setopt(e, CURLOPT_DEBUGDATA, call);
 	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->error);
+	(void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
+	if (flat)
+		flatten(call);
 	(void)curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->bytes);
+	(void)curl_easy_setopt(e, CURLOPT_POSTFIELDS, call->flat); /* NULL: libcurl reads by callback */
 	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, call->own_headers ? call->own_headers : lane->headers);
 	/* Events of a stream are small and buffers are held for its whole life; a whole answer is read in fewer pieces. */
 	(void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, stream ? 4096L : 16384L);
@@ -473,7 +549,7 @@ report(struct sbx_call *call, CURLcode code)
 	default:
 		end.transport = SBX_TRANSPORT_BROKEN;
 		/* Not one byte of the request had been taken: a pooled connection was dead already. */
-		if (call->safe_unsent || (!call->sent && !call->got_bytes && call->piece == 0 && call->piece_at == 0))
+		if (call->safe_unsent || (!call->got_bytes && (call->flat ? !flat_left(call) : !call->sent && call->piece == 0 && call->piece_at == 0)))
 			end.transport = SBX_TRANSPORT_UNSENT;
 	}
 	if (call->too_large_head || call->coded || call->two_lengths)

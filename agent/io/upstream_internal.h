@@ -26,6 +26,7 @@ struct sbx_call {
 	struct sbx_call *next, **link;   /* in one of the lists of the upstream, while in one */
 	const struct sbx_pieces *body;
 	struct curl_slist *own_headers;  /* NULL = the lane's; else they hold an idempotency key too */
+	char *flat;                      /* the body in one piece, behind the struct; NULL = it is read from the pieces */
 	uint32_t piece;                  /* next byte of the body to hand over */
 	size_t piece_at;
 	bool connected, sent, got_bytes, head_done;
@@ -70,6 +71,8 @@ void sbx_headers_free(struct curl_slist *headers); /* wipes */
 /* upstream.c: the callbacks that lane.c installs. */
 size_t sbx_call_on_read(char *to, size_t size, size_t n, void *arg);
 int sbx_call_on_seek(void *arg, curl_off_t offset, int origin);
+int sbx_call_on_request(void *arg, char *to_ip, char *from_ip, int to_port, int from_port);
+curl_socket_t sbx_call_on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to);
 size_t sbx_call_on_header(char *line, size_t size, size_t n, void *arg);
 size_t sbx_call_on_write(char *bytes, size_t size, size_t n, void *arg);
 int sbx_call_on_debug(CURL *easy, curl_infotype type, char *text, size_t n, void *arg);

@@ -47,10 +47,12 @@ struct phase {
 	const char *class;
 };
 
-/* All rows at once, each with a model of its own: the agent serves them side by side, and one does not wait for another. */
-static void
-run_phases(const struct phase *row, size_t n)
+/* All rows at once, each with a model of its own: the agent serves them side by side, and one does not wait for another. False
+ * if a limit fired late. */
+static bool
+try_phases(const struct phase *row, size_t n)
 {
+	bool in_time = true;
 	struct world w;
 	char (*name)[256] = calloc(n, sizeof *name);
 	struct question *q = calloc(n, sizeof *q);
@@ -68,8 +70,12 @@ run_phases(const struct phase *row, size_t n)
 		assert_string_equal(a[i].attempts, line);
 		assert_string_equal(a[i].text, "hello from b");
 		uint32_t took_ms = a[i].attempt[0].ended_ms - a[i].attempt[0].started_ms;
-		if (took_ms + 2 < row[i].limit_ms || took_ms > row[i].limit_ms + 250)
-			fail_msg("%s%s: ended after %u ms, its limit is %u ms", row[i].faults, row[i].stream ? ", stream" : "", took_ms, row[i].limit_ms);
+		if (took_ms + 2 < row[i].limit_ms)
+			fail_msg("%s%s: ended after %u ms already, its limit is %u ms", row[i].faults, row[i].stream ? ", stream" : "", took_ms, row[i].limit_ms);
+		if (took_ms > row[i].limit_ms + LATE_MS) {
+			print_message("%s%s: ended after %u ms only, its limit is %u ms\n", row[i].faults, row[i].stream ? ", stream" : "", took_ms, row[i].limit_ms);
+			in_time = false;
+		}
 		answer_free(&a[i]);
 	}
 	/* Given up means hung up: nothing runs on at the provider. */
@@ -79,7 +85,17 @@ run_phases(const struct phase *row, size_t n)
 	world_down(&w);
 	free(name);
 	free(q);
-	free(a);
+	free(a);	return in_time;
+}
+
+/* Nothing may fire early. What fires late on a machine that is busy with other things has two more tries. */
+static void
+run_phases(const struct phase *row, size_t n)
+{
+	for (int i = 0; i < 3; i++)
+		if (try_phases(row, n))
+			return;
+	fail();
 }
 
 static void
@@ -164,8 +180,8 @@ ends_idle(bool restart)
 	for (size_t i = 0; i < N_LATERS; i++) {
 		const struct later *l = &laters[i];
 		uint32_t took_ms = a[i].attempt[0].ended_ms - a[i].attempt[0].started_ms;
-		if (took_ms + 2 < l->from_ms || took_ms > l->to_ms + 250)
-			fail_msg("%s: ended after %u ms, not between %u and %u", l->what, took_ms, l->from_ms, l->to_ms + 250);
+		if (took_ms + 2 < l->from_ms || took_ms > l->to_ms + LATE_MS)
+			fail_msg("%s: ended after %u ms, not between %u and %u", l->what, took_ms, l->from_ms, l->to_ms + LATE_MS);
 		if (restart) {
 			assert_non_null(strstr(a[i].attempts, "MIDSTREAM, b/m OK"));
 			assert_string_equal(a[i].text, "hello from b");
@@ -416,9 +432,10 @@ t04_hanging_resolver_does_not_stop_the_loop(void **state)
 	assert_true(now_ms() - from_ms < 2000); /* a stopped loop would stop for 20 s */
 	from_ms = now_ms();
 	assert_int_equal(sbx_cancel(c, id), 0);
-	assert_int_equal(sbx_next(c, 15000, &ev), 0);
-	if (!ev.last || sbx_reply_code(ev.reply) != SBX_CODE_CANCELLED)
-		fail_msg("after the cancel: event %d, %s", ev.note, ev.last ? sbx_reply_message(ev.reply) : "not the last");
+	do
+		assert_int_equal(sbx_next(c, 15000, &ev), 0);
+	while (!ev.last);
+	assert_int_equal(sbx_reply_code(ev.reply), SBX_CODE_CANCELLED);
 	a = answer_of(other, &quick); /* taking the transfer out of libcurl is what used to wait for the lookup */
 	assert_true(a.ok);
 	assert_true(now_ms() - from_ms < 1000);

@@ -432,8 +432,8 @@ static const struct answer_case answers[] = {
 	{"message as an object", 0, 422, "{\"object\":\"error\",\"message\":{\"detail\":[{\"msg\":\"deep\"}]},\"type\":\"invalid_request_error\"}", "E[INVALID 422 invalid_request_error|||deep] "},
 	{"api_error on a 401", 0, 401, "{\"error\":{\"message\":\"Unauthorized\",\"type\":\"api_error\",\"code\":null}}", "E[UNKNOWN 401 api_error|||Unauthorized] "},
 	{"html page", 0, 502, "<html>\r\n<head><title>502 Bad Gateway</title></head></html>", "E[JUNK 502 |||502 Bad Gateway] "},
-	{"plain text", 0, 500, "Internal \x01 Server\xff Error\n", "E[UNKNOWN 500 |||Internal Server Error] "},
-	{"no body", WHOLE, 503, "", "E[UNKNOWN 503 |||empty body] "},
+	{"plain text", 0, 500, "Internal \x01 Server\xff Error\n", "E[JUNK 500 |||Internal Server Error] "},
+	{"no body", WHOLE, 503, "", "E[JUNK 503 |||empty body] "},
 	{"error in the clothes of a stream", 0, 400, "data: {\"error\":{\"message\":\"m\",\"code\":\"invalid_value\"}}\n\n", "E[INVALID 400 |invalid_value||m] "},
 	{"success as an error", 0, 500, BODY("\"content\":\"a\"", "\"stop\""), "E[UNKNOWN 500 |||] "},
 };

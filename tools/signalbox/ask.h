@@ -53,7 +53,7 @@ struct ask_show {
 	size_t n_calls;
 	size_t gathered_bytes;
 	enum sbx_note speaking;    /* TEXT, REFUSAL or REASONING: what was written to standard output last; 0 = nothing */
-	unsigned targets;          /* asked so far */
+	char asked[400];           /* the target that is asked now; "" = none yet */
 	bool mid_line;             /* and it did not end its line */
 };
 void ask_show_init(struct ask_show *s, const struct ask_options *o);

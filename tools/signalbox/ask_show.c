@@ -289,8 +289,9 @@ show_for_people(struct ask_show *s, const struct sbx_event *ev)
 	case SBX_NOTE_TARGET:
 		(void)fflush(s->out.file);
 		if (s->notes)
-			term_say(&s->err, s->targets ? STYLE_WARN : STYLE_DIM, s->targets ? "failing over to %s\n" : "asking %s\n", ev->text);
-		s->targets++;
+			term_say(&s->err, s->asked[0] ? STYLE_WARN : STYLE_DIM, "%s %s\n",
+			         !s->asked[0] ? "asking" : strcmp(s->asked, ev->text) == 0 ? "asking again:" : "failing over to", ev->text);
+		(void)snprintf(s->asked, sizeof s->asked, "%s", ev->text); /* names are shorter */
 		return true;
 	case SBX_NOTE_TEXT:
 	case SBX_NOTE_REASONING:
