@@ -166,7 +166,8 @@ struct bench {
 	bool quick;
 };
 
-bool measure_requests(struct bench *b); /* CPU a request at 32 and 1, added latency */
+bool measure_requests(struct bench *b); /* CPU a request, 32 at a time */
+bool measure_latency(struct bench *b);  /* one at a time: CPU a request, added latency */
 bool measure_streams(struct bench *b);  /* CPU a stream event */
 bool measure_memory(struct bench *b);   /* RSS idle and per stream */
 bool measure_start(struct bench *b);    /* exec to first answer */

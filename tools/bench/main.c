@@ -16,7 +16,7 @@ static const char help[] =
 	"bench -- what the agent costs, each figure beside the least that the same work can cost\n"
 	"\n"
 	"usage: bench [options]           (or: make bench BENCH=\"options\")\n"
-	"  --only NAME   requests, streams, memory or start; repeatable\n"
+	"  --only NAME   requests, latency, streams, memory or start; repeatable\n"
 	"  --loop KIND   uring or epoll only (default: both, where the kernel lets us)\n"
 	"  --quick       few rounds: a minute, for a first look\n"
 	"  --json        the report for programs, on standard output\n"
@@ -30,6 +30,7 @@ static const struct measurement {
 	bool (*run)(struct bench *b);
 } measurements[] = {
 	{ "requests", measure_requests },
+	{ "latency", measure_latency },
 	{ "streams", measure_streams },
 	{ "memory", measure_memory },
 	{ "start", measure_start },

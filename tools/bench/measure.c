@@ -63,12 +63,11 @@ stage_down(struct stage *s)
 }
 
 static bool
-stage_up(struct stage *s, const struct bench *b, bool echo)
+stage_up(struct stage *s, const struct bench *b)
 {
 	memset(s, 0, sizeof *s);
 	s->curl.fd = s->client.fd = s->echo.fd = s->spin.fd = -1;
-	bool ok = double_start(&s->provider, false) && worker_start(&s->curl, "curl") && worker_start(&s->client, "client") &&
-	          (!echo || worker_start(&s->echo, "echo"));
+	bool ok = double_start(&s->provider, false) && worker_start(&s->curl, "curl") && worker_start(&s->client, "client");
 	for (int k = 0; ok && k < LOOP__COUNT; k++)
 		ok = !b->loop[k] || agent_start(&s->agent[k], (enum loop_kind)k, &s->provider, false);
 	if (!ok)
@@ -198,9 +197,21 @@ measure_requests(struct bench *b)
 {
 	struct stage s;
 	progress("requests: starting");
-	if (!stage_up(&s, b, true))
+	if (!stage_up(&s, b))
 		return false;
-	bool ok = rounds_at_32(b, &s) && worker_start(&s.spin, "spin") && rounds_at_1(b, &s);
+	bool ok = rounds_at_32(b, &s);
+	stage_down(&s);
+	return ok;
+}
+
+bool
+measure_latency(struct bench *b)
+{
+	struct stage s;
+	progress("latency: starting");
+	if (!stage_up(&s, b))
+		return false;
+	bool ok = worker_start(&s.echo, "echo") && worker_start(&s.spin, "spin") && rounds_at_1(b, &s);
 	stage_down(&s);
 	return ok;
 }
@@ -269,7 +280,7 @@ measure_streams(struct bench *b)
 	memset(cpu, 0, sizeof cpu);
 	memset(rate, 0, sizeof rate);
 	progress("streams: starting");
-	if (!stage_up(&s, b, false))
+	if (!stage_up(&s, b))
 		return false;
 	for (uint32_t i = 1; ok && i <= rounds; i++) {
 		struct order o = order_of(ORDER_OPEN, s.provider.http, "tick", N_STREAMS, BODY_UP_BYTES);
