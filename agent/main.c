@@ -102,7 +102,8 @@ print_messages(const struct sbx_config_messages *m, FILE *to)
 	struct sbx_buf say;
 	sbx_buf_init(&say, 1u << 20);
 	say_messages(m, &say);
-	(void)fwrite(say.data, 1, say.n, to); /* a closed standard output is nobody's loss */
+	if (say.n)
+		(void)fwrite(say.data, 1, say.n, to); /* a closed standard output is nobody's loss */
 	sbx_buf_fini(&say);
 }
 
@@ -137,6 +138,8 @@ reload(struct sbx_agent *agent, struct sbx_buf *say)
 		sbx_log(SBX_LOG_NOTICE, "reloaded", SBX_STR("config", config->source), SBX_UINT("providers", config->tables.n_providers),
 		        SBX_UINT("usable", config->n_usable), SBX_UINT("targets", config->tables.n_targets), SBX_UINT("routes", config->tables.n_routes));
 	} else {
+		if (rc == -SBX_ENOMEM && !errors.n)
+			(void)sbx_buf_printf(say, "error: out of memory\n");
 		agent->count.reloads_refused++;
 		say_messages(&errors, say);
 		log_messages(&errors);

@@ -69,6 +69,7 @@ struct sbx_agent {
 	struct sbx_peer *peers;
 	uint32_t n_sessions, n_exchanges;
 	size_t body_bytes;               /* of all requests in flight */
+	size_t part_bytes;               /* received of frames that are not whole yet */
 	uint64_t started_ns;
 	uint64_t generation;             /* random, per start */
 	uint64_t seed;                   /* of the requests' jitter */

@@ -94,6 +94,8 @@ handle_new(struct sbx_lane *lane)
 	SET(CURLOPT_SEEKFUNCTION, sbx_call_on_seek);
 	SET(CURLOPT_PREREQFUNCTION, sbx_call_on_request);
 	SET(CURLOPT_OPENSOCKETFUNCTION, sbx_call_on_open);
+	SET(CURLOPT_CLOSESOCKETFUNCTION, sbx_call_on_close);
+	SET(CURLOPT_CLOSESOCKETDATA, lane->u); /* outlives the connections; a call does not */
 	SET(CURLOPT_HEADERFUNCTION, sbx_call_on_header);
 	SET(CURLOPT_WRITEFUNCTION, sbx_call_on_write);
 	SET(CURLOPT_PROTOCOLS_STR, lane->https ? "https" : "http");

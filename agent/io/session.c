@@ -33,6 +33,7 @@ struct sbx_session {
 	pid_t pid;                      /* for the log only: pids are reused */
 	char name[65];                  /* of the program, as it says; printable */
 	struct sbx_buf in;              /* a frame that has not come in whole */
+	size_t counted_bytes;           /* of it, in agent->part_bytes */
 	struct sbx_timer timer;         /* HELLO, and part frames */
 	uint32_t drain_bucket;          /* where the next walk over the requests begins */
 	struct sbx_exchange **bucket;   /* requests by id */
@@ -141,6 +142,7 @@ sbx_session_reap(struct sbx_agent *agent)
 	struct sbx_session *s;
 	while ((s = agent->dead_sessions)) {
 		agent->dead_sessions = s->next_dead;
+		agent->part_bytes -= s->counted_bytes;
 		sbx_buf_fini(&s->in);
 		free(s->bucket);
 		s->magic = 0;
@@ -412,6 +414,16 @@ take_frames(struct sbx_session *s, const uint8_t *data, size_t n)
 	return s->dead ? -1 : (int64_t)used;
 }
 
+/* Half-sent bodies of thousands of sessions together must not be what ends the agent. False: this one is too much. */
+static bool
+count_part(struct sbx_session *s)
+{
+	struct sbx_agent *agent = s->agent;
+	agent->part_bytes += s->in.n - s->counted_bytes;
+	s->counted_bytes = s->in.n;
+	return s->in.n <= KEEP_IN_BYTES || agent->part_bytes + agent->body_bytes <= agent->world->config->limits.memory_max_bytes / 2;
+}
+
 static void
 on_data(void *arg, const uint8_t *data, size_t n)
 {
@@ -436,6 +448,10 @@ on_data(void *arg, const uint8_t *data, size_t n)
 			return;
 		sbx_buf_consume(&s->in, (size_t)used);
 		sbx_buf_trim(&s->in, KEEP_IN_BYTES);
+	}
+	if (!count_part(s)) {
+		fail_session(s, SBX_CODE_BUSY, "bodies that are being sent or served fill half of limits.memory_max; connect again soon");
+		return;
 	}
 	sbx_stream_pause(s->stream, is_behind(s));
 	if (!s->welcomed)
@@ -489,22 +505,41 @@ peer_of(struct sbx_agent *agent, uid_t uid)
 	return p;
 }
 
+/* It is told why, and closed: one small frame always fits into a new socket. */
+static void
+turn_away(struct sbx_agent *agent, int fd, enum sbx_code code, const char *why)
+{
+	struct sbx_refusal r = { .code = code, .retry_after_ms = code == SBX_CODE_FORBIDDEN ? -1 : 1000 };
+	(void)snprintf(r.why, sizeof r.why, "%s", why);
+	sbx_ending_refusal(agent, 0, false, &r);
+	(void)send(fd, agent->frame.data, agent->frame.n, MSG_NOSIGNAL | MSG_DONTWAIT);
+	sbx_buf_clear(&agent->frame);
+	(void)close(fd); /* nothing is lost that could not be said again */
+	agent->count.connections_refused++;
+}
+
 void
 sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
 {
 	struct ucred cred;
 	socklen_t len = sizeof cred;
 	struct sbx_session *s = NULL;
-	if (agent->draining || getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) || cred.uid == UNMAPPED_UID)
-		goto refuse;
-	if (admin && cred.uid != 0 && cred.uid != geteuid())
-		goto refuse;
+	if (agent->draining) {
+		turn_away(agent, fd, SBX_CODE_DRAINING, "the agent is stopping; connect to its successor");
+		return;
+	}
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) || cred.uid == UNMAPPED_UID || (admin && cred.uid != 0 && cred.uid != geteuid())) {
+		turn_away(agent, fd, SBX_CODE_FORBIDDEN, "this user may not use this socket");
+		return;
+	}
 	struct sbx_peer *peer = peer_of(agent, cred.uid);
-	if (!peer || peer->connections >= SBX_SESSIONS_PER_USER_MAX)
-		goto refuse;
+	if (peer && peer->connections >= SBX_SESSIONS_PER_USER_MAX) {
+		turn_away(agent, fd, SBX_CODE_BUSY, "this user has as many connections as one may have; several requests can share one");
+		return;
+	}
 	s = calloc(1, sizeof *s);
-	if (!s || sbx_exchange_reserve_timers(agent))
-		goto refuse;
+	if (!peer || !s || sbx_exchange_reserve_timers(agent))
+		goto no_memory;
 	s->magic = SESSION_MAGIC;
 	s->agent = agent;
 	s->admin = admin;
@@ -514,7 +549,7 @@ sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
 	s->timer = (struct sbx_timer){ .fire = on_timeout, .arg = s };
 	sbx_buf_init(&s->in, SBX_FRAME_MAX_BYTES + SBX_FRAME_HEAD_BYTES + RECEIVED_AT_ONCE_BYTES);
 	if (sbx_stream_new(agent->loop, fd, &stream_ops, s, SBX_SESSION_HIGH_BYTES, &s->stream))
-		goto refuse;
+		goto no_memory;
 	sbx_timer_arm(&agent->timers, &s->timer, sbx_loop_now_ns(agent->loop) + SBX_HELLO_TIMEOUT_MS * 1000000ull);
 	s->next = agent->sessions;
 	if (s->next)
@@ -524,10 +559,9 @@ sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
 	peer->connections++;
 	agent->count.connections++;
 	return;
-refuse:
-	agent->count.connections_refused++;
+no_memory:
 	free(s);
-	(void)close(fd); /* nothing was sent on it */
+	turn_away(agent, fd, SBX_CODE_INTERNAL, "out of memory");
 }
 
 void

@@ -24,9 +24,11 @@
 #define RUN_ROUNDS_MAX 64         /* reports that cause new work within one turn; more waits for the next */
 /* Bodies up to this leave in one packet, or a few, with the headers; see begin_body(). */
 #define FLAT_MAX_BYTES 16384u
+#define SLOTS_FIRST 256u          /* doubled as descriptors need it */
 
-struct socket_slot {              /* libcurl's wish for one descriptor; freed when libcurl removes it */
-	struct sbx_watch *watch;
+struct socket_slot {              /* libcurl's wish for one descriptor */
+	struct sbx_watch *watch;  /* NULL = none */
+	bool ours;                /* opened by us, so we shall be asked to close it */
 };
 
 struct sbx_upstream {
@@ -34,6 +36,8 @@ struct sbx_upstream {
 	CURLM *multi;
 	uint64_t timer_ns;               /* when libcurl wants its timer; UINT64_MAX = never */
 	bool inside;                     /* libcurl is on the stack */
+	struct socket_slot *slot;        /* by descriptor */
+	uint32_t n_slots;
 	struct sbx_call *queued, *doomed, *pausing; /* what waits for the end of the turn */
 	struct sbx_upstream_stats stats;
 };
@@ -110,6 +114,24 @@ sbx_call_on_seek(void *arg, curl_off_t offset, int origin)
 	return CURL_SEEKFUNC_FAIL;
 }
 
+/* The slot of a descriptor; NULL on no memory. */
+static struct socket_slot *
+slot_of(struct sbx_upstream *u, int fd)
+{
+	if ((uint32_t)fd >= u->n_slots) {
+		uint32_t n = u->n_slots ? u->n_slots : SLOTS_FIRST;
+		while (n <= (uint32_t)fd)
+			n *= 2;
+		struct socket_slot *slot = realloc(u->slot, n * sizeof *slot);
+		if (!slot)
+			return NULL;
+		memset(slot + u->n_slots, 0, (n - u->n_slots) * sizeof *slot);
+		u->slot = slot;
+		u->n_slots = n;
+	}
+	return &u->slot[fd];
+}
+
 /* Has libcurl given bytes of a flat request to the kernel? */
 static bool
 flat_left(const struct sbx_call *call)
@@ -158,7 +180,25 @@ sbx_call_on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to)
 	(void)purpose; /* only one is ever asked for here */
 	if (is_replay(arg))
 		return CURL_SOCKET_BAD;
-	return socket(to->family, to->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, to->protocol);
+	int fd = socket(to->family, to->socktype | SOCK_CLOEXEC | SOCK_NONBLOCK, to->protocol);
+	if (fd < 0)
+		return CURL_SOCKET_BAD;
+	struct socket_slot *slot = slot_of(((struct sbx_call *)arg)->lane->u, fd);
+	if (!slot) {
+		(void)close(fd);
+		return CURL_SOCKET_BAD;
+	}
+	slot->ours = true;
+	return fd;
+}
+
+int
+sbx_call_on_close(void *arg, curl_socket_t fd)
+{
+	struct socket_slot *slot = slot_of(arg, fd); /* is there: it was opened above */
+	sbx_watch_free(slot->watch); /* before the close, while the number still means this file */
+	*slot = (struct socket_slot){ .watch = NULL };
+	return close(fd);
 }
 
 static struct sbx_span
@@ -319,28 +359,23 @@ static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
 	struct sbx_upstream *u = arg;
-	struct socket_slot *slot = socket_arg;
+	struct socket_slot *slot = slot_of(u, fd);
 	(void)easy;
-	if (what == CURL_POLL_REMOVE) {
-		if (slot) {
-			sbx_watch_free(slot->watch);
-			free(slot);
-		}
-		return 0;
-	}
-	unsigned want = (what & CURL_POLL_IN ? SBX_WATCH_IN : 0u) | (what & CURL_POLL_OUT ? SBX_WATCH_OUT : 0u);
-	if (slot) {
-		sbx_watch_set(slot->watch, want);
-		return 0;
-	}
-	slot = malloc(sizeof *slot);
+	(void)socket_arg;
 	if (!slot)
-		return -1;
-	if (sbx_watch_new(u->loop, fd, want, on_watch, u, &slot->watch)) {
-		free(slot);
 		return -1; /* libcurl fails the transfer */
+	unsigned want = (what & CURL_POLL_IN ? SBX_WATCH_IN : 0u) | (what & CURL_POLL_OUT ? SBX_WATCH_OUT : 0u);
+	if (what == CURL_POLL_REMOVE && !slot->ours) { /* a resolver's: libcurl closes it without a word */
+		sbx_watch_free(slot->watch);
+		slot->watch = NULL;
+	} else if (what == CURL_POLL_REMOVE) { /* the transfer is over, the connection is kept: it stays, quiet, till the close */
+		if (slot->watch)
+			sbx_watch_set(slot->watch, 0);
+	} else if (slot->watch) {
+		sbx_watch_set(slot->watch, want);
+	} else if (sbx_watch_new(u->loop, fd, want, on_watch, u, &slot->watch)) {
+		return -1;
 	}
-	(void)curl_multi_assign(u->multi, fd, slot); /* cannot fail: libcurl has just named this socket */
 	return 0;
 }
 
@@ -516,6 +551,7 @@ report(struct sbx_call *call, CURLcode code)
 	};
 	if (code == CURLE_HTTP2 && call->h2_stream && lane->goaway_port == port && call->h2_stream > lane->goaway_last_stream && !call->got_bytes)
 		call->safe_unsent = true;
+	bool no_descriptor = false;
 	if (code == CURLE_OUT_OF_MEMORY && call->sent && !call->head_done)
 		call->too_large_head = true; /* so libcurl 7.88 calls a single line above its own limit, of 100 kB */
 	switch (code) {
@@ -525,8 +561,6 @@ report(struct sbx_call *call, CURLcode code)
 	case CURLE_COULDNT_RESOLVE_HOST:
 	case CURLE_COULDNT_RESOLVE_PROXY:
 	case CURLE_COULDNT_CONNECT:
-		end.transport = is_out_of_descriptors() ? SBX_TRANSPORT_LOCAL : SBX_TRANSPORT_CONNECT;
-		break;
 	case CURLE_SSL_CONNECT_ERROR:
 	case CURLE_PEER_FAILED_VERIFICATION:
 	case CURLE_SSL_CACERT_BADFILE:
@@ -535,7 +569,8 @@ report(struct sbx_call *call, CURLcode code)
 	case CURLE_SSL_ISSUER_ERROR:
 	case CURLE_PROXY:
 	case CURLE_OPERATION_TIMEDOUT: /* ours are in core/; libcurl's only bounds the connect */
-		end.transport = call->sent || call->got_bytes ? SBX_TRANSPORT_BROKEN : SBX_TRANSPORT_CONNECT;
+		no_descriptor = !call->sent && !call->got_bytes && is_out_of_descriptors();
+		end.transport = no_descriptor ? SBX_TRANSPORT_LOCAL : call->sent || call->got_bytes ? SBX_TRANSPORT_BROKEN : SBX_TRANSPORT_CONNECT;
 		break;
 	case CURLE_OUT_OF_MEMORY:
 	case CURLE_FAILED_INIT:
@@ -556,7 +591,8 @@ report(struct sbx_call *call, CURLcode code)
 		end.transport = SBX_TRANSPORT_JUNK;
 	char text[CURL_ERROR_SIZE + 96];
 	if (end.transport != SBX_TRANSPORT_OK) {
-		const char *what = call->coded            ? "the answer has a Content-Encoding that was not asked for"
+		const char *what = no_descriptor          ? "no file descriptor is left for a connection; raise the agent's limit"
+		                   : call->coded            ? "the answer has a Content-Encoding that was not asked for"
 		                   : call->too_large_head ? "the answer's headers are over the limit"
 		                   : call->two_lengths    ? "the answer tells its length twice, and not the same"
 		                   : call->replay_refused ? "the connection broke after the request had been sent on it"
@@ -709,6 +745,7 @@ sbx_upstream_free(struct sbx_upstream *u)
 	take_out_doomed(u);
 	assert(u->stats.active == 0);
 	u->inside = true;
-	(void)curl_multi_cleanup(u->multi); /* closes the pool; its sockets leave through on_socket */
+	(void)curl_multi_cleanup(u->multi); /* closes the pool; its sockets leave through sbx_call_on_close() */
+	free(u->slot);
 	free(u);
 }

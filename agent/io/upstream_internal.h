@@ -73,6 +73,7 @@ size_t sbx_call_on_read(char *to, size_t size, size_t n, void *arg);
 int sbx_call_on_seek(void *arg, curl_off_t offset, int origin);
 int sbx_call_on_request(void *arg, char *to_ip, char *from_ip, int to_port, int from_port);
 curl_socket_t sbx_call_on_open(void *arg, curlsocktype purpose, struct curl_sockaddr *to);
+int sbx_call_on_close(void *arg, curl_socket_t fd);
 size_t sbx_call_on_header(char *line, size_t size, size_t n, void *arg);
 size_t sbx_call_on_write(char *bytes, size_t size, size_t n, void *arg);
 int sbx_call_on_debug(CURL *easy, curl_infotype type, char *text, size_t n, void *arg);

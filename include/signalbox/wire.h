@@ -13,8 +13,8 @@
  *         change the meaning of a request; a client ignores keys that it does not know. nil means the key is absent.
  * Limits: SBX_FRAME_MAX_BYTES, depth SBX_FRAME_DEPTH_MAX, SBX_FRAME_ELEMENTS_MAX elements (array items, map keys and
  * values), and no length that is larger than the bytes that are left. A frame that breaks one of these, or is no such
- * array, ends the connection with ERROR id 0 code "invalid_request". A frame that is well formed but wrong in its content
- * ends only its request.
+ * array, ends the connection with ERROR id 0 code "invalid_request". A SUBMIT that is well formed but wrong in its content
+ * ends only its request (unless its id is 0 or in use); any other frame that is wrong in its content ends the connection.
  *
  * ORDER. The client's first frame is HELLO, within 10 s. The agent answers WELCOME, or ERROR id 0 and closes. Many
  * requests run at once on one connection and their frames interleave. For each SUBMIT there is exactly one DONE or ERROR,

@@ -36,7 +36,7 @@ static const char *const way_word[N_WAYS] = { "close", "kill -9", "SIGSTOP, then
 
 /* ---- a neighbour: another client, with a stream of its own that must not suffer ---- */
 
-#define NEIGHBOUR_MODEL "b/m@tokens=150,gap=2ms"
+#define NEIGHBOUR_MODEL "b/m@tokens=80,gap=2ms"
 
 struct neighbour {
 	struct sbx_client *c;
@@ -69,7 +69,7 @@ neighbour_down(struct neighbour *n)
 	if (ev.note != SBX_NOTE_DONE)
 		fail_msg("the neighbour's stream ended with %s", sbx_reply_message(ev.reply));
 	(void)sbx_buf_append(&n->text, "", 1);
-	struct sbx_reply *r = ask_body(n->c, NULL, "b/m@tokens=150", BODY, false, 20000);
+	struct sbx_reply *r = ask_body(n->c, NULL, "b/m@tokens=80", BODY, false, 20000);
 	assert_string_equal((char *)n->text.data, sbx_reply_text(r, 0, NULL));
 	sbx_reply_free(r);
 	sbx_buf_fini(&n->text);

@@ -67,7 +67,11 @@ static bool
 send_frame(struct raw *r, const void *bytes, size_t n)
 {
 	uint8_t head[4] = { (uint8_t)(n >> 24), (uint8_t)(n >> 16), (uint8_t)(n >> 8), (uint8_t)n };
-	return raw_send(r, head, sizeof head) && raw_send(r, bytes, n);
+	struct sbx_buf b; /* in one piece: the agent may close at its first bytes */
+	sbx_buf_init(&b, 64u << 20);
+	bool sent = !sbx_buf_append(&b, head, sizeof head) && !sbx_buf_append(&b, bytes, n) && raw_send(r, b.data, b.n);
+	sbx_buf_fini(&b);
+	return sent;
 }
 
 struct bytes {
