@@ -38,33 +38,27 @@ struct sbx_upstream {
 	bool inside;                     /* libcurl is on the stack */
 	struct socket_slot *slot;        /* by descriptor */
 	uint32_t n_slots;
-	struct sbx_call *queued, *doomed, *pausing; /* what waits for the end of the turn */
+	struct call_list queued, doomed, pausing; /* what waits for the end of the turn */
 	struct sbx_upstream_stats stats;
 };
 
-/* ---- lists: a call is in at most one of queued, doomed and pausing ---- */
+/* ---- lists: a call is in at most one of queued, doomed and pausing; first come, first served ---- */
 
 static void
-list_add(struct sbx_call **head, struct sbx_call *call)
+list_add(struct call_list *list, struct sbx_call *call)
 {
-	assert(!call->link);
-	call->next = *head;
-	if (call->next)
-		call->next->link = &call->next;
-	call->link = head;
-	*head = call;
+	assert(!call->list);
+	TAILQ_INSERT_TAIL(list, call, entry);
+	call->list = list;
 }
 
 static void
 list_remove(struct sbx_call *call)
 {
-	if (!call->link)
+	if (!call->list)
 		return;
-	*call->link = call->next;
-	if (call->next)
-		call->next->link = call->link;
-	call->next = NULL;
-	call->link = NULL;
+	TAILQ_REMOVE(call->list, call, entry);
+	call->list = NULL;
 }
 
 /* ---- libcurl's callbacks of one call ---- */
@@ -513,7 +507,7 @@ sbx_call_pause(struct sbx_call *call, bool paused)
 		return;
 	/* Pausing needs no call: the next bytes meet want_pause and are refused. */
 	call->want_pause = paused;
-	if (!paused && call->is_paused && call->state == SBX_CALL_ACTIVE && !call->link)
+	if (!paused && call->is_paused && call->state == SBX_CALL_ACTIVE && !call->list)
 		list_add(&call->lane->u->pausing, call);
 }
 
@@ -610,7 +604,7 @@ static void
 take_out_doomed(struct sbx_upstream *u)
 {
 	struct sbx_call *call;
-	while ((call = u->doomed)) {
+	while ((call = TAILQ_FIRST(&u->doomed))) {
 		u->inside = true;
 		(void)curl_multi_remove_handle(u->multi, call->easy); /* closes its connection: the answer was not read to its end */
 		u->inside = false;
@@ -622,7 +616,7 @@ static void
 go_on_paused(struct sbx_upstream *u)
 {
 	struct sbx_call *call;
-	while ((call = u->pausing)) {
+	while ((call = TAILQ_FIRST(&u->pausing))) {
 		list_remove(call);
 		if (call->want_pause || !call->is_paused)
 			continue;
@@ -637,7 +631,7 @@ static void
 take_in_queued(struct sbx_upstream *u)
 {
 	struct sbx_call *call;
-	while ((call = u->queued)) {
+	while ((call = TAILQ_FIRST(&u->queued))) {
 		list_remove(call);
 		call->state = SBX_CALL_ACTIVE;
 		u->inside = true;
@@ -678,6 +672,12 @@ report_finished(struct sbx_upstream *u)
 	return any;
 }
 
+static bool
+waiting(const struct sbx_upstream *u)
+{
+	return !TAILQ_EMPTY(&u->doomed) || !TAILQ_EMPTY(&u->pausing) || !TAILQ_EMPTY(&u->queued);
+}
+
 void
 sbx_upstream_run(struct sbx_upstream *u, uint64_t now_ns)
 {
@@ -691,7 +691,7 @@ sbx_upstream_run(struct sbx_upstream *u, uint64_t now_ns)
 			socket_action(u, CURL_SOCKET_TIMEOUT, 0);
 		}
 		bool any = report_finished(u);
-		if (!any && !u->doomed && !u->pausing && !u->queued && u->timer_ns > now_ns)
+		if (!any && !waiting(u) && u->timer_ns > now_ns)
 			return;
 	}
 }
@@ -699,7 +699,7 @@ sbx_upstream_run(struct sbx_upstream *u, uint64_t now_ns)
 uint64_t
 sbx_upstream_wake_ns(const struct sbx_upstream *u)
 {
-	return u->doomed || u->pausing || u->queued ? 0 : u->timer_ns;
+	return waiting(u) ? 0 : u->timer_ns;
 }
 
 const struct sbx_upstream_stats *
@@ -722,6 +722,9 @@ sbx_upstream_new(struct sbx_loop *loop, struct sbx_upstream **ret)
 		return -SBX_ENOMEM;
 	u->loop = loop;
 	u->timer_ns = UINT64_MAX;
+	TAILQ_INIT(&u->queued);
+	TAILQ_INIT(&u->doomed);
+	TAILQ_INIT(&u->pausing);
 	u->multi = curl_multi_init();
 	if (!u->multi) {
 		free(u);

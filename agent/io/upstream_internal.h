@@ -4,6 +4,7 @@
 #define SBX_AGENT_IO_UPSTREAM_INTERNAL_H
 
 #include <curl/curl.h>
+#include <sys/queue.h>
 
 #include "agent/io/upstream.h"
 
@@ -16,6 +17,8 @@ enum sbx_call_state {
 	SBX_CALL_DOOMED,   /* aborted: to be taken from libcurl, no callback any more */
 };
 
+TAILQ_HEAD(call_list, sbx_call);
+
 struct sbx_call {
 	uint32_t magic;
 	enum sbx_call_state state;
@@ -23,7 +26,8 @@ struct sbx_call {
 	CURL *easy;                      /* of the lane */
 	const struct sbx_call_ops *ops;
 	void *arg;
-	struct sbx_call *next, **link;   /* in one of the lists of the upstream, while in one */
+	TAILQ_ENTRY(sbx_call) entry;     /* in one of the lists of the upstream */
+	struct call_list *list;          /* which; NULL = in none */
 	const struct sbx_pieces *body;
 	struct curl_slist *own_headers;  /* NULL = the lane's; else they hold an idempotency key too */
 	char *flat;                      /* the body in one piece, behind the struct; NULL = it is read from the pieces */

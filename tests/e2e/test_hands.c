@@ -138,6 +138,42 @@ one_that_asks_and_never_reads_is_not_listened_to(void **state)
 	world_down(&w);
 }
 
+/* Bodies that are begun and never finished: together they fill half of what the agent may take, and not more. */
+static void
+half_sent_bodies_are_bounded_together(void **state)
+{
+	(void)state;
+	enum { CLIENTS = 6, PART_BYTES = 24 << 20, FIT = 2 };
+	struct world w;
+	struct raw r[CLIENTS];
+	struct sbx_frame f;
+	uint8_t *part = calloc(1, PART_BYTES);
+	assert_non_null(part);
+	memcpy(part, "\x01\xf0\0\0\x93\x02\x01", 7); /* a SUBMIT of 32,505,856 bytes */
+	world_simple(&w, 1, NULL, "\"limits\": { \"memory_max\": \"128MiB\" }");
+	for (int i = 0; i < CLIENTS; i++) {
+		raw_up(&r[i], &w);
+		assert_int_equal(raw_send(&r[i], part, PART_BYTES), i < FIT);
+		if (i >= FIT) {
+			(void)raw_expect_error(&r[i], 0, "busy", 5000);
+			raw_close(&r[i]);
+		}
+	}
+	for (int i = 0; i < FIT; i++)
+		raw_close(&r[i]);
+	for (uint64_t until = now_ms() + 5000; agent_number(&w, "sessions") > 1;) /* that of this question is the last */
+		assert_true(now_ms() < until);
+	raw_up(&r[0], &w); /* all of it is free again */
+	assert_true(raw_send(&r[0], part, PART_BYTES));
+	raw_up(&r[1], &w);
+	raw_submit(&r[1], 1, "a/m", false, 5000);
+	raw_expect(&r[1], SBX_FRAME_DONE, 1, 5000, &f);
+	raw_close(&r[0]);
+	raw_close(&r[1]);
+	world_down(&w);
+	free(part);
+}
+
 /* The client's pause must not cost the usage, which is all that was still to come. */
 static void
 a_pause_at_the_end_of_a_stream_does_not_lose_its_usage(void **state)
@@ -218,6 +254,7 @@ main(int argc, char **argv)
 		cmocka_unit_test(every_stream_of_a_slow_reader_has_its_turn),
 		cmocka_unit_test(a_tool_call_with_an_endless_id_is_a_failed_attempt),
 		cmocka_unit_test(one_that_asks_and_never_reads_is_not_listened_to),
+		cmocka_unit_test(half_sent_bodies_are_bounded_together),
 		cmocka_unit_test(a_pause_at_the_end_of_a_stream_does_not_lose_its_usage),
 		cmocka_unit_test(t34_no_descriptor_for_a_connection_is_our_own_failure),
 		cmocka_unit_test(no_proxy_of_the_environment_does_not_bypass_the_configured_proxy),

@@ -131,6 +131,7 @@ struct figure {
 	const char *floor_is;
 	double value, floor;
 	double ratio, ratio_low, ratio_high; /* median, lower and upper quartile of the rounds; 0 = not a matter of ratios */
+	double best, best_floor; /* each in its own calmest round: what a quiet machine would show; 0 = single measurement */
 	enum limit_of limit_of;
 	double limit;
 	uint32_t rounds;
@@ -148,7 +149,7 @@ struct report {
 struct figure *report_add(struct report *r, const struct figure *f);
 void report_table(const struct report *r, FILE *to);
 int report_json(const struct report *r, FILE *to); /* 0, or -1: not written */
-/* Progress: one line on a tty that is written over, nothing elsewhere. NULL clears it. */
+/* Progress: one line on a tty that is written over, nothing elsewhere. */
 void progress(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void progress_clear(void);
 

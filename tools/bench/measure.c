@@ -42,8 +42,10 @@ static void
 series_take(struct series *s, struct figure *f)
 {
 	f->rounds = s->n;
-	f->value = spread_of(s->value, s->n).median;
+	f->value = spread_of(s->value, s->n).median; /* sorts */
 	f->floor = spread_of(s->floor, s->n).median;
+	f->best = s->value[0];
+	f->best_floor = s->floor[0];
 	struct spread ratio = spread_of(s->ratio, s->n);
 	f->ratio = ratio.median;
 	f->ratio_low = ratio.low;
@@ -160,7 +162,8 @@ rounds_at_1(struct bench *b, struct stage *s)
 		progress("requests, one at a time: round %u of %u", i, rounds);
 		if (!tell(&s->echo, &ping, &echo) || !floor_calls(s, n, 1, &bare))
 			return false;
-		series_add(&direct, bare.p50_us, 0);
+		if (i)
+			series_add(&direct, bare.p50_us, 0);
 		for (int k = 0; k < LOOP__COUNT; k++) {
 			if (!b->loop[k])
 				continue;

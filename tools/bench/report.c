@@ -92,7 +92,7 @@ fmt_quantity(char *to, size_t bytes, double v, const char *unit)
 static void
 table_row(const struct figure *f, FILE *to, bool colour)
 {
-	char value[48], floor_[48] = "", ratio[48] = "", target[48] = "";
+	char value[48], floor_[48] = "", ratio[48] = "", limit[48], target[56] = "";
 	fmt_quantity(value, sizeof value, f->value, f->unit);
 	if (f->floor_is)
 		fmt_quantity(floor_, sizeof floor_, f->floor, f->unit);
@@ -100,15 +100,15 @@ table_row(const struct figure *f, FILE *to, bool colour)
 		(void)snprintf(ratio, sizeof ratio, "%.2f (%.2f-%.2f)", f->ratio, f->ratio_low, f->ratio_high);
 	else if (f->ratio > 0)
 		(void)snprintf(ratio, sizeof ratio, "%.2f", f->ratio);
-	if (f->limit_of == LIMIT_RATIO)
-		(void)snprintf(target, sizeof target, "<= %.2f", f->limit);
-	else if (f->limit_of == LIMIT_VALUE)
-		fmt_quantity(target, sizeof target, f->limit, f->unit), memmove(target + 3, target, strlen(target) + 1), memcpy(target, "<= ", 3);
+	fmt_quantity(limit, sizeof limit, f->limit, f->limit_of == LIMIT_VALUE ? f->unit : "x");
+	if (f->limit_of != LIMIT_NONE)
+		(void)snprintf(target, sizeof target, "<= %s", limit);
 	const char *verdict = f->limit_of == LIMIT_NONE ? "" : missed(f) ? "MISSED" : "ok";
 	(void)fprintf(to, "%-44s %-8s %11s %11s  %-18s %-11s %s%s%s\n", f->what, f->loop ? f->loop : "-", value, floor_, ratio, target,
 	              colour && *verdict ? missed(f) ? "\033[31m" : "\033[32m" : "", verdict, colour && *verdict ? "\033[0m" : "");
-	if (f->detail[0])
-		(void)fprintf(to, "    %s\n", f->detail);
+	if (f->best > 0 && f->best_floor > 0)
+		(void)fprintf(to, "    calmest rounds: %.1f and %.1f %s, %.2f x%s%s\n", f->best, f->best_floor, f->unit, f->best / f->best_floor,
+		              f->detail[0] ? "; " : "", f->detail);
 }
 
 void
@@ -160,6 +160,8 @@ figure_json(const struct figure *f)
 	}
 	if (f->rounds)
 		rc |= json_object_set_new(j, "rounds", json_integer(f->rounds));
+	if (f->best > 0)
+		rc |= json_object_set_new(j, "calmest", json_pack("{s:f, s:f}", "value", f->best, "floor", f->best_floor));
 	if (f->detail[0])
 		rc |= json_object_set_new(j, "detail", json_string(f->detail));
 	if (rc) {

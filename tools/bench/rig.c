@@ -147,12 +147,12 @@ spawn(struct process *p, const char *name, const char *const *argv, const char *
 	return true;
 }
 
-/* True once it has ended; its status is gone then. */
+/* True once it has ended. */
 static bool
-has_ended(struct process *p, int *ret_status)
+has_ended(struct process *p, int wait_options, int *ret_status)
 {
 	int status = 0;
-	if (waitpid(p->pid, &status, WNOHANG) != p->pid)
+	if (waitpid(p->pid, &status, wait_options) != p->pid)
 		return false;
 	for (uint32_t i = 0; i < RUNNING_MAX; i++)
 		if (rig.running[i] == p->pid)
@@ -173,7 +173,7 @@ process_stop(struct process *p)
 			p->fd = -1;
 		}
 		(void)kill(p->pid, SIGTERM);
-		while (!has_ended(p, NULL)) {
+		while (!has_ended(p, WNOHANG, NULL)) {
 			if (now_ns() > until)
 				(void)kill(p->pid, SIGKILL);
 			pause_ns(TRY_EVERY_NS);
@@ -196,8 +196,8 @@ rig_close(void)
 		const char *const argv[] = { "/bin/rm", "-rf", rig.dir, NULL };
 		struct process rm;
 		if (spawn(&rm, "rm", argv, NULL, -1))
-			while (!has_ended(&rm, NULL))
-				pause_ns(TRY_EVERY_NS);
+			while (!has_ended(&rm, 0, NULL) && errno == EINTR)
+				;
 	}
 	progress_clear();
 }
@@ -281,7 +281,7 @@ double_start(struct double_ *d, bool tls)
 				(void)snprintf(d->ca_file, sizeof d->ca_file, "%s/ca.pem", certs);
 			return true;
 		}
-		if (has_ended(&d->process, NULL))
+		if (has_ended(&d->process, WNOHANG, NULL))
 			break;
 	}
 	say("%s does not start", path);
@@ -337,7 +337,7 @@ wait_until_serves(struct agent *a)
 	for (uint64_t until = now_ns() + START_NS; now_ns() < until && !interrupted; pause_ns(TRY_EVERY_NS)) {
 		if (serves(a))
 			return true;
-		if (has_ended(&a->process, NULL))
+		if (has_ended(&a->process, WNOHANG, NULL))
 			break;
 	}
 	return false;
@@ -392,15 +392,12 @@ bool
 once_run(const char *url)
 {
 	struct process p;
-	int status;
+	int status = -1;
 	const char *const argv[] = { "/proc/self/exe", "--worker", "once", url, NULL };
 	if (!spawn(&p, "worker once", argv, NULL, -1))
 		return false;
-	while (waitpid(p.pid, &status, 0) < 0 && errno == EINTR && !interrupted)
+	while (!has_ended(&p, 0, &status) && errno == EINTR && !interrupted)
 		;
-	for (uint32_t i = 0; i < RUNNING_MAX; i++)
-		if (rig.running[i] == p.pid)
-			rig.running[i] = 0;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
 		return true;
 	if (!interrupted)
