@@ -8,8 +8,8 @@
  *  - libcurl's callbacks only record, or hand bytes to the owner of the call; nothing calls libcurl from inside libcurl. start,
  *    abort and pause may be called at any time, also from a callback of a call: what cannot be done at once is done before
  *    the turn ends.
- *  - A call is sent once. libcurl would silently send a POST again when a reused connection dies; the body is read through a
- *    seek gate that refuses, and the caller decides with its eyes open.
+ *  - A call is sent once. libcurl would silently send a POST again when a reused connection dies; a gate refuses (a large body's
+ *    seek function, a small one's pre-request and open-socket functions), and the caller decides with its eyes open.
  *  - Completion is known from curl_multi_info_read() only. After abort() no callback comes any more.
  *  - A name that does not resolve never stops the loop (CURLOPT_QUICK_EXIT).
  *
@@ -36,7 +36,7 @@ struct sbx_call;
 
 struct sbx_upstream_stats {
 	uint64_t calls, connections;          /* started; opened anew */
-	uint64_t replays_refused;             /* times the seek gate stopped a silent second POST */
+	uint64_t replays_refused;             /* times a gate stopped a silent second POST */
 	uint64_t wakeups;                     /* times libcurl was given something to do */
 	uint32_t active;                      /* calls not ended */
 };

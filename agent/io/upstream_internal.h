@@ -35,7 +35,7 @@ struct sbx_call {
 	size_t piece_at;
 	bool connected, sent, got_bytes, head_done;
 	bool want_pause, is_paused;
-	bool replay_refused, safe_unsent; /* the seek gate spoke; the server proved that it did not look */
+	bool replay_refused, safe_unsent; /* a gate spoke; the server proved that it did not look */
 	bool too_large_head, coded;       /* headers over the limit; a Content-Encoding nobody asked for */
 	bool has_length, has_coding;      /* headers Content-Length, Transfer-Encoding */
 	bool two_lengths;                 /* both, or two that differ: libcurl would believe one and keep the connection (RFC 9112, 6.3) */

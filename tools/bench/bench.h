@@ -131,7 +131,7 @@ struct figure {
 	const char *floor_is;
 	double value, floor;
 	double ratio, ratio_low, ratio_high; /* median, lower and upper quartile of the rounds; 0 = not a matter of ratios */
-	double best, best_floor; /* each in its own calmest round: what a quiet machine would show; 0 = single measurement */
+	double best, best_floor; /* each in its own calmest round: what a quiet machine would show; 0 = says nothing here */
 	enum limit_of limit_of;
 	double limit;
 	uint32_t rounds;
@@ -143,6 +143,7 @@ struct report {
 	struct figure figure[FIGURES_MAX];
 	uint32_t n;
 	bool quick;
+	double load;        /* average of the machine in the minute before: what others did */
 	double took_s;
 };
 

@@ -97,6 +97,8 @@ measure(struct bench *b, const bool *asked_loop, const bool *only)
 	uint64_t from_ns = now_ns();
 	for (size_t i = 0; i < N_MEASUREMENTS; i++)
 		any_only |= only[i];
+	if (getloadavg(&b->report.load, 1) != 1)
+		b->report.load = 0;
 	if (!find_loops(b, asked_loop))
 		return false;
 	for (size_t i = 0; i < N_MEASUREMENTS && !rig_interrupted(); i++)

@@ -42,14 +42,21 @@ static void
 series_take(struct series *s, struct figure *f)
 {
 	f->rounds = s->n;
-	f->value = spread_of(s->value, s->n).median; /* sorts */
+	f->value = spread_of(s->value, s->n).median;
 	f->floor = spread_of(s->floor, s->n).median;
-	f->best = s->value[0];
-	f->best_floor = s->floor[0];
 	struct spread ratio = spread_of(s->ratio, s->n);
 	f->ratio = ratio.median;
 	f->ratio_low = ratio.low;
 	f->ratio_high = ratio.high;
+}
+
+/* After series_take(), which sorted. For closed loops only: there a disturbance can but add. A stream that is disturbed comes in
+ * bursts, and gets cheaper by it. */
+static void
+series_take_best(const struct series *s, struct figure *f)
+{
+	f->best = s->value[0];
+	f->best_floor = s->floor[0];
 }
 
 static void
@@ -144,6 +151,7 @@ rounds_at_32(struct bench *b, struct stage *s)
 		if (!b->loop[k])
 			continue;
 		series_take(&cpu[k], &f);
+		series_take_best(&cpu[k], &f);
 		(void)report_add(&b->report, &f);
 	}
 	return true;
@@ -181,6 +189,7 @@ rounds_at_1(struct bench *b, struct stage *s)
 		if (!b->loop[k])
 			continue;
 		series_take(&cpu[k], &f);
+		series_take_best(&cpu[k], &f);
 		(void)report_add(&b->report, &f);
 	}
 	for (int k = 0; k < LOOP__COUNT; k++) {

@@ -12,6 +12,8 @@
 #include <curl/curl.h>
 #include <jansson.h>
 
+#define LOAD_QUIET 0.5 /* a core busy for half of the time: from there on ratios move by a tenth and more */
+
 static bool progress_shown;
 
 /* ---- progress ---- */
@@ -107,8 +109,9 @@ table_row(const struct figure *f, FILE *to, bool colour)
 	(void)fprintf(to, "%-44s %-8s %11s %11s  %-18s %-11s %s%s%s\n", f->what, f->loop ? f->loop : "-", value, floor_, ratio, target,
 	              colour && *verdict ? missed(f) ? "\033[31m" : "\033[32m" : "", verdict, colour && *verdict ? "\033[0m" : "");
 	if (f->best > 0 && f->best_floor > 0)
-		(void)fprintf(to, "    calmest rounds: %.1f and %.1f %s, %.2f x%s%s\n", f->best, f->best_floor, f->unit, f->best / f->best_floor,
-		              f->detail[0] ? "; " : "", f->detail);
+		(void)fprintf(to, "    calmest rounds: %.1f and %.1f %s, %.2f x\n", f->best, f->best_floor, f->unit, f->best / f->best_floor);
+	if (f->detail[0])
+		(void)fprintf(to, "    %s\n", f->detail);
 }
 
 void
@@ -122,6 +125,8 @@ report_table(const struct report *r, FILE *to)
 		memset(&u, 0, sizeof u);
 	(void)fprintf(to, "%ld cores, kernel %s, libcurl %s, signalbox %s\n", sysconf(_SC_NPROCESSORS_ONLN), u.release,
 	              curl_version_info(CURLVERSION_NOW)->version, SBX_VERSION);
+	if (r->load > LOAD_QUIET)
+		(void)fprintf(to, "Others were at work: load %.1f before the start. The ratios are soft; run it again on a quiet machine.\n", r->load);
 	(void)fprintf(to, "%-44s %-8s %11s %11s  %-18s %s\n", "what", "loop", "measured", "floor", "ratio (quartiles)", "target");
 	for (uint32_t i = 0; i < r->n; i++) {
 		table_row(&r->figure[i], to, colour);
@@ -181,8 +186,8 @@ report_json(const struct report *r, FILE *to)
 		memset(&u, 0, sizeof u);
 	for (uint32_t i = 0; i < r->n; i++)
 		rc |= json_array_append_new(figures, figure_json(&r->figure[i]));
-	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:b, s:f, s:o}", "signalbox", SBX_VERSION, "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "kernel",
-	                      u.release, "libcurl", curl_version_info(CURLVERSION_NOW)->version, "quick", (int)r->quick, "took_s", r->took_s,
+	json_t *j = json_pack("{s:s, s:i, s:s, s:s, s:b, s:f, s:f, s:o}", "signalbox", SBX_VERSION, "cores", (int)sysconf(_SC_NPROCESSORS_ONLN), "kernel",
+	                      u.release, "libcurl", curl_version_info(CURLVERSION_NOW)->version, "quick", (int)r->quick, "load_before", r->load, "took_s", r->took_s,
 	                      "figures", figures);
 	if (!j || rc || json_dumpf(j, to, JSON_INDENT(1) | JSON_REAL_PRECISION(6)) || fputc('\n', to) == EOF || fflush(to))
 		rc = -1;
