@@ -448,6 +448,8 @@ sbx_link_wait(struct sbx_client *c, uint64_t until_ns)
 {
 	if (sbx_link_tick(c))
 		return 0;
+	if (c->out_sent < c->out.n)
+		sbx_link_flush(c); /* also for who never waits here: a timeout of 0 sends what is left too */
 	if (c->fd >= 0 && (!c->drained || until_ns == 0)) {
 		int rc = sbx_link_read(c);
 		if (rc)

@@ -18,6 +18,8 @@
 
 #include <cmocka.h>
 
+#include "tests/e2e/control.h"
+
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* One request of a test, and what came for it. */
@@ -411,6 +413,41 @@ an_event_loop_of_ones_own_drives_several_handles(void **state)
 	world_down(&w);
 }
 
+/* A program that never waits in the library: what the socket did not take at the submit leaves all the same. */
+static void
+asking_with_a_timeout_of_0_sends_what_is_left(void **state)
+{
+	(void)state;
+	const size_t bytes = 8u << 20; /* more than a socket holds */
+	struct world w;
+	world_simple(&w, 1, NULL, NULL);
+	struct sbx_client *c = client_up(&w);
+	struct sbx_request_options o = asking("a/m");
+	struct job j;
+	char *body = malloc(bytes);
+	assert_non_null(body);
+	memset(body, ' ', bytes);
+	memcpy(body, BODY, strlen(BODY));
+	o.body = body;
+	o.body_bytes = bytes;
+	submit(c, &o, &j);
+	for (uint64_t until = now_ms() + 15000; !j.ended;) {
+		struct sbx_event ev;
+		int rc = sbx_next(c, 0, &ev);
+		if (rc == 0)
+			take(&ev, &j, 1);
+		else
+			assert_int_equal(rc, -SBX_ETIME);
+		if (now_ms() > until)
+			fail_msg("the request has not left");
+		pause_ms(rc == 0 ? 0 : 1);
+	}
+	assert_true(j.ok);
+	free(body);
+	sbx_close(c);
+	world_down(&w);
+}
+
 /* ---- threads ---- */
 
 #define THREADS 2
@@ -600,6 +637,7 @@ main(void)
 		cmocka_unit_test(the_one_call_form_tells_the_loss_too),
 		cmocka_unit_test(a_forked_child_leaves_its_parents_handle_alone),
 		cmocka_unit_test(an_event_loop_of_ones_own_drives_several_handles),
+		cmocka_unit_test(asking_with_a_timeout_of_0_sends_what_is_left),
 		cmocka_unit_test(threads_with_handles_of_their_own_do_not_meet),
 		cmocka_unit_test(the_one_call_form_works_beside_streams_of_the_same_handle),
 		cmocka_unit_test(a_cancel_ends_one_request_and_its_provider_call),

@@ -406,8 +406,10 @@ serve_until_all(struct many *m, const int *count, const char *what)
 		for (int k = 0; k < CLIENTS; k++)
 			look[k] = (struct pollfd){ sbx_fd(m->c[k]), sbx_events(m->c[k]), 0 };
 		(void)poll(look, CLIENTS, 1000);
-		for (int k = 0; k < CLIENTS; k++)
+		for (int k = 0; k < CLIENTS; k++) {
+			assert_int_equal(sbx_process(m->c[k], look[k].revents), 0);
 			take_events(m, k);
+		}
 	}
 }
 
