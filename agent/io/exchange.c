@@ -647,6 +647,7 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 {
 	struct sbx_router *router = &ex->world->router;
 	bool quiet = ex->ask.reasoning_off;
+	router->now_unix_s = (int64_t)time(NULL);
 	char name[SBX_NAME_MAX_BYTES + SBX_MODEL_MAX_BYTES];
 	size_t n;
 	int rc = 0;
