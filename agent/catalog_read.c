@@ -33,6 +33,7 @@ static void
 read_price(struct sbx_reader *r, const struct sbx_read_field *f, struct sbx_span value, void *at)
 {
 	int64_t digits = 0, exponent = NANO_PER_MILLION_DIGITS, written = 0;
+	int64_t zeros = 0; /* digits that were read and do not count unless another one than 0 follows */
 	bool after_point = false, negative = false, too_long = false;
 	size_t i = 0;
 	if (sbx_json_type(value) != SBX_JSON_NUMBER) {
@@ -48,18 +49,23 @@ read_price(struct sbx_reader *r, const struct sbx_read_field *f, struct sbx_span
 			after_point = true;
 			continue;
 		}
-		too_long |= digits > INT64_MAX / 10 - 1;
-		digits = too_long ? digits : digits * 10 + (value.at[i] - '0');
 		exponent -= after_point;
+		zeros++;
+		if (value.at[i] == '0' || too_long)
+			continue;
+		for (; zeros > 0 && !too_long; zeros--) {
+			too_long = digits > INT64_MAX / 10 - 1;
+			digits *= too_long ? 1 : 10;
+		}
+		digits += value.at[i] - '0';
 	}
+	exponent += zeros;
 	if (i < value.n) {
 		bool down = value.at[++i] == '-';
 		for (i += value.at[i] == '-' || value.at[i] == '+'; i < value.n; i++)
 			written = written < 1000 ? written * 10 + (value.at[i] - '0') : written; /* beyond a thousand it is too small or too large */
 		exponent += down ? -written : written;
 	}
-	for (; digits && exponent < 0 && digits % 10 == 0; exponent++)
-		digits /= 10;
 	if (digits == 0)
 		exponent = 0;
 	for (; exponent > 0 && digits <= f->max; exponent--)
