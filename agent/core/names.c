@@ -272,6 +272,13 @@ sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, 
 		if (has_key(&t->provider[t->target[i].provider]) &&
 		    (is_nearer(&s, sbx_span_of(t->target[i].model)) || is_nearer(&s, sbx_span_of(t->target[i].name))))
 			nearest = t->target[i].name;
+	for (uint32_t i = 0; models && t->facts && i < t->facts->n_models; i++) {
+		const struct sbx_model *m = &t->facts->model[i];
+		uint32_t offers = get(n, PROVIDER, (struct sbx_span){ m->name, m->provider_bytes });
+		if (offers != SBX_NAMES_NONE && has_key(&t->provider[offers]) &&
+		    (is_nearer(&s, sbx_span_of(sbx_model_group(m))) || is_nearer(&s, sbx_span_of(m->name))))
+			nearest = m->name;
+	}
 	if (models && slash) { /* the model need not be configured: perhaps only the provider is misspelt */
 		struct search p = { { name.at, (size_t)(slash - name.at) }, 0 };
 		p.left = reach(p.name) < s.left ? reach(p.name) : s.left;

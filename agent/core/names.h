@@ -35,7 +35,7 @@ uint32_t sbx_names_next_of_model(const struct sbx_names *n, uint32_t target);
 uint32_t sbx_names_known(const struct sbx_names *n, struct sbx_span model);
 uint32_t sbx_names_next_known(const struct sbx_names *n, uint32_t known);
 
-/* The nearest name to one that cannot be found: a route; a usable target, by its whole name or its model; or for "provider/..." the
+/* The nearest name to one that cannot be found: a route; a usable target or known model, by its whole name or its model; or for "provider/..." the
  * same with the right name of a usable provider. Returns buf, "" if nothing is near. */
 const char *sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, bool models, char *buf, size_t buf_bytes);
 

@@ -358,7 +358,11 @@ bare_names_in_price_order(void **state)
 	assert_string_equal(resolve(&r, "vendor/big-1"), "b/vendor/big-1 a/big c/big keyless/big-x "); /* by anybody's name for it */
 	assert_string_equal(resolve(&r, "big-x"), "b/vendor/big-1 a/big c/big keyless/big-x ");
 	assert_string_equal(resolve(&r, "a/big"), "a/big "); /* named with its provider it is that one */
-	assert_string_equal(resolve(&r, "bigger"), "");
+	assert_string_equal(resolve(&r, "bigg"), "");
+	assert_non_null(strstr(why, "nearest is \"c/big\"")); /* what is configured before what is known */
+	assert_string_equal(resolve(&r, "b/vendor/big-1"), "b/vendor/big-1 ");
+	assert_string_equal(resolve(&r, "vendor/bjg-1"), "");
+	assert_non_null(strstr(why, "nearest is \"b/vendor/big-1\""));
 	sbx_adhoc_free(r.adhoc);
 	sbx_health_free(r.health);
 }
