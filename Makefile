@@ -72,6 +72,7 @@ $(B)/obj/%.o: %.c | deps
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
 $(B)/libagent.a: $(call obj,$(AGENT_SRC))
+$(B)/obj/agent/catalog_data.o: agent/catalog.json
 $(B)/libsignalbox.a: $(call obj,$(CLIENT_SRC))
 $(B)/%.a:
 	$(call say,AR,$@)

@@ -6,18 +6,15 @@
  */
 #include "agent/config.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <grp.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <signalbox/errors.h>
 
+#include "agent/catalog.h"
 #include "agent/config_build.h"
 #include "agent/dialect/json_scan.h"
 #include "agent/paths.h"
@@ -33,16 +30,16 @@
 /* ==== the shape of the file ==== */
 
 struct root {
-	struct sbx_span listen, limits, timeouts, attempts, providers, routes;
+	struct sbx_span listen, limits, timeouts, attempts, providers, routes, catalog;
 	bool replay_uncertain;
 };
 #define SPAN(type, member) { #member, sbx_read_span, offsetof(type, member), 0, 0, NULL }
 #define LATER(name)        { name, sbx_read_unsupported, 0, 0, 0, NULL }
 static const struct sbx_read_field root_fields[] = {
 	SPAN(struct root, listen), SPAN(struct root, limits), SPAN(struct root, timeouts), SPAN(struct root, attempts),
-	SPAN(struct root, providers), SPAN(struct root, routes),
+	SPAN(struct root, providers), SPAN(struct root, routes), SPAN(struct root, catalog),
 	{ "replay_uncertain", sbx_read_bool, offsetof(struct root, replay_uncertain), 0, 0, NULL },
-	LATER("store"), LATER("budgets"), LATER("catalog"), LATER("prices"), LATER("hedging"),
+	LATER("store"), LATER("budgets"), LATER("prices"), LATER("hedging"),
 };
 
 struct listen {
@@ -336,6 +333,37 @@ read_routes(struct sbx_build *b, struct sbx_span routes)
 	sbx_read_leave(&b->r, outer);
 }
 
+/* ==== the catalog ==== */
+
+/* The known models: the built-in ones, and those of the file that "catalog" names. What is refused in them is a warning. */
+static void
+read_catalog(struct sbx_build *b, struct sbx_span value)
+{
+	struct sbx_config_messages refused = { .n = 0 };
+	char why[512] = "";
+	size_t mark = sbx_read_enter(&b->r, "catalog");
+	char *path = value.n ? sbx_read_string(&b->r, value, PATH_BYTES) : NULL;
+	if (path && path[0] != '/') {
+		sbx_read_error(&b->r, value, "must be an absolute path");
+		goto out;
+	}
+	int rc = sbx_catalog_load(path, &refused, &b->c->catalog, why, sizeof why);
+	if (rc == -SBX_ENOMEM)
+		b->r.no_memory = true;
+	else if (rc)
+		sbx_read_error(&b->r, value, "%s: %s", path ? path : "built in", why);
+	else
+		b->c->tables.facts = &b->c->catalog->facts;
+	for (uint32_t i = 0; i < refused.n; i++)
+		sbx_read_say(&b->r, SBX_CONFIG_WARNING, value, "not used: %s", refused.message[i].text);
+	if (refused.dropped)
+		sbx_read_say(&b->r, SBX_CONFIG_WARNING, value, "not used: %u more", refused.dropped);
+out:
+	free(path);
+	sbx_config_messages_fini(&refused);
+	sbx_read_leave(&b->r, mark);
+}
+
 /* ==== the whole ==== */
 
 /* text: checked JSON without comments, or NULL for no file at all. */
@@ -351,6 +379,7 @@ build(struct sbx_build *b, const char *text, size_t n, bool strict)
 	sbx_build_policy(b, root.timeouts, root.attempts, true, &c->policy);
 	read_limits(b, root.limits);
 	read_listen(b, root.listen);
+	read_catalog(b, root.catalog);
 	sbx_build_providers(b, root.providers);
 	sbx_build_environment(b);
 	read_routes(b, root.routes);
@@ -421,57 +450,6 @@ sbx_config_parse(const char *name, const char *text, size_t n, const struct sbx_
 	return parse(name, name, copy, n, opts, ret_config, ret_errors);
 }
 
-/* The whole file, heap. 0, -SBX_ENOMEM, or -SBX_ESYNTAX with a sentence in `why`. */
-static int
-read_whole(const char *path, char **ret_text, size_t *ret_n, char *why, size_t why_bytes)
-{
-	/* NONBLOCK: a FIFO must not hang the agent before fstat() can refuse it. */
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (fd < 0) {
-		(void)snprintf(why, why_bytes, "cannot be opened: %s", strerror(errno));
-		return -SBX_ESYNTAX;
-	}
-	int rc = -SBX_ESYNTAX;
-	char *text = NULL;
-	size_t n = 0, cap = 0;
-	struct stat st;
-	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
-		(void)snprintf(why, why_bytes, "is not a regular file");
-		goto out;
-	}
-	if (st.st_size > (off_t)SBX_CONFIG_MAX_BYTES) {
-		(void)snprintf(why, why_bytes, "is larger than %u MiB", SBX_CONFIG_MAX_BYTES >> 20);
-		goto out;
-	}
-	cap = (size_t)st.st_size;
-	text = malloc(cap + 1);
-	if (!text) {
-		rc = -SBX_ENOMEM;
-		goto out;
-	}
-	while (n < cap) {
-		ssize_t got = read(fd, text + n, cap - n);
-		if (got < 0 && errno == EINTR)
-			continue;
-		if (got < 0) {
-			(void)snprintf(why, why_bytes, "cannot be read: %s", strerror(errno));
-			goto out;
-		}
-		if (got == 0)
-			break;
-		n += (size_t)got;
-	}
-	text[n] = '\0';
-	*ret_text = text;
-	*ret_n = n;
-	text = NULL;
-	rc = 0;
-out:
-	free(text);
-	(void)close(fd); /* read only */
-	return rc;
-}
-
 int
 sbx_config_load(const struct sbx_config_opts *opts, struct sbx_config **ret_config, struct sbx_config_messages *ret_errors)
 {
@@ -485,7 +463,7 @@ sbx_config_load(const struct sbx_config_opts *opts, struct sbx_config **ret_conf
 		(void)snprintf(path, sizeof path, "%s", "configuration");
 		(void)snprintf(why, sizeof why, "its path is too long");
 	} else {
-		rc = read_whole(path, &text, &n, why, sizeof why);
+		rc = sbx_read_file(path, SBX_CONFIG_MAX_BYTES, &text, &n, why, sizeof why);
 	}
 	if (rc == 0)
 		return parse(path, path, text, n, opts, ret_config, ret_errors);
@@ -532,6 +510,7 @@ sbx_config_free(struct sbx_config *c)
 	free(t->target);
 	free(t->route);
 	free(t->provider);
+	sbx_catalog_free(c->catalog);
 	free(c->listen.socket);
 	free(c->listen.admin_socket);
 	free(c->source);

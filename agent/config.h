@@ -50,8 +50,10 @@ struct sbx_config_messages {
 void sbx_config_messages_fini(struct sbx_config_messages *m); /* of a zeroed one too; leaves it empty */
 
 /* ---- the result ---- */
+struct sbx_catalog;
 struct sbx_config {
 	struct sbx_tables tables;
+	struct sbx_catalog *catalog; /* owns tables.facts */
 	struct sbx_policy policy;   /* the top level's times and counts: the defaults that every provider's began with */
 
 	struct {

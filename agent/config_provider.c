@@ -15,6 +15,7 @@
 #include <signalbox/errors.h>
 
 #include "agent/config_url.h"
+#include "agent/core/facts.h"
 #include "agent/dialect/hub.h"
 #include "agent/dialect/json_scan.h"
 
@@ -148,6 +149,11 @@ sbx_build_target(struct sbx_build *b, struct sbx_span at, uint32_t provider, con
 		free(target.model);
 		b->r.no_memory = true;
 		return UINT32_MAX;
+	}
+	target.known = sbx_facts_find(t->facts, sbx_span_of(target.name));
+	if (target.known) {
+		target.reasoning = target.known->caps & SBX_CAP_REASONS;
+		target.context_tokens = target.known->context_tokens;
 	}
 	t->target[t->n_targets] = target;
 	return t->n_targets++;

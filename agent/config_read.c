@@ -2,11 +2,17 @@
 /* config_read.c -- see config_read.h. */
 #include "agent/config_read.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <signalbox/errors.h>
 
 #include "agent/dialect/json_scan.h"
 #include "agent/keys.h"
@@ -407,4 +413,56 @@ sbx_read_blank_comments(char *text, size_t n)
 				text[i] = ' ';
 		}
 	}
+}
+
+/* ==== the file ==== */
+
+int
+sbx_read_file(const char *path, size_t max_bytes, char **ret_text, size_t *ret_n, char *why, size_t why_bytes)
+{
+	/* NONBLOCK: a FIFO must not hang the agent before fstat() can refuse it. */
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (fd < 0) {
+		(void)snprintf(why, why_bytes, "cannot be opened: %s", strerror(errno));
+		return -SBX_ESYNTAX;
+	}
+	int rc = -SBX_ESYNTAX;
+	char *text = NULL;
+	size_t n = 0, cap = 0;
+	struct stat st;
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)) {
+		(void)snprintf(why, why_bytes, "is not a regular file");
+		goto out;
+	}
+	if (st.st_size > (off_t)max_bytes) {
+		(void)snprintf(why, why_bytes, "is larger than %zu MiB", max_bytes >> 20);
+		goto out;
+	}
+	cap = (size_t)st.st_size;
+	text = malloc(cap + 1);
+	if (!text) {
+		rc = -SBX_ENOMEM;
+		goto out;
+	}
+	while (n < cap) {
+		ssize_t got = read(fd, text + n, cap - n);
+		if (got < 0 && errno == EINTR)
+			continue;
+		if (got < 0) {
+			(void)snprintf(why, why_bytes, "cannot be read: %s", strerror(errno));
+			goto out;
+		}
+		if (got == 0)
+			break;
+		n += (size_t)got;
+	}
+	text[n] = '\0';
+	*ret_text = text;
+	*ret_n = n;
+	text = NULL;
+	rc = 0;
+out:
+	free(text);
+	(void)close(fd); /* read only */
+	return rc;
 }

@@ -83,4 +83,8 @@ bool sbx_read_name_ok(struct sbx_reader *r, struct sbx_span name, char *buf, siz
 /* Overwrites comments with blanks. In place. */
 void sbx_read_blank_comments(char *text, size_t n);
 
+/* A whole regular file of at most max_bytes, on the heap and NUL-terminated. 0, -SBX_ENOMEM, or -SBX_ESYNTAX with `why` set:
+ * the end of a sentence whose subject is the file. */
+int sbx_read_file(const char *path, size_t max_bytes, char **ret_text, size_t *ret_n, char *why, size_t why_bytes);
+
 #endif

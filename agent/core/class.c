@@ -17,14 +17,15 @@ struct class_row {
 	const char *name, *meaning;
 	bool counts;
 	enum sbx_breaker_note breaker;
+	enum sbx_ledger ledger;
 	enum sbx_code code;
 	int rank;
 };
 
 static const struct class_row rows[SBX_CLASS__COUNT] = {
-	[SBX_CLASS_NONE] = { "NONE", "not ended", false, SBX_NOTE_BREAKER_NONE, SBX_CODE_NONE, 0 },
+	[SBX_CLASS_NONE] = { "NONE", "not ended", false, SBX_NOTE_BREAKER_NONE, SBX_LEDGER_ESTIMATE, SBX_CODE_NONE, 0 },
 #define X(name, counts, breaker, ledger, code, rank, meaning)                                                                  \
-	[SBX_CLASS_##name] = { #name, meaning, counts, SBX_NOTE_BREAKER_##breaker, SBX_CODE_##code, rank },
+	[SBX_CLASS_##name] = { #name, meaning, counts, SBX_NOTE_BREAKER_##breaker, SBX_LEDGER_##ledger, SBX_CODE_##code, rank },
 	SBX_CLASSES(X)
 #undef X
 };
@@ -159,4 +160,10 @@ int
 sbx_class_rank(enum sbx_class c)
 {
 	return (unsigned)c < SBX_CLASS__COUNT ? rows[c].rank : 0;
+}
+
+enum sbx_ledger
+sbx_class_ledger(enum sbx_class c)
+{
+	return (unsigned)c < SBX_CLASS__COUNT ? rows[c].ledger : SBX_LEDGER_ESTIMATE;
 }

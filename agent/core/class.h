@@ -52,6 +52,7 @@ enum sbx_class {
 };
 enum sbx_breaker_note { SBX_NOTE_BREAKER_NONE, SBX_NOTE_BREAKER_GOOD, SBX_NOTE_BREAKER_FAIL, SBX_NOTE_BREAKER_THROTTLE, SBX_NOTE_BREAKER_KEY,
                         SBX_NOTE_BREAKER_SPENT, SBX_NOTE_BREAKER_AWAY };
+enum sbx_ledger { SBX_LEDGER_NONE, SBX_LEDGER_VOID, SBX_LEDGER_POST, SBX_LEDGER_ESTIMATE };
 
 /* How the transfer itself went, as io/ saw it. */
 enum sbx_transport {
@@ -88,5 +89,6 @@ bool sbx_class_counts(enum sbx_class c);
 enum sbx_breaker_note sbx_class_breaker(enum sbx_class c);
 enum sbx_code sbx_class_code(enum sbx_class c); /* SBX_CODE_NONE for OK, PASSED_OVER and NONE */
 int sbx_class_rank(enum sbx_class c);
+enum sbx_ledger sbx_class_ledger(enum sbx_class c); /* ESTIMATE for NONE: it runs, so it may be billed */
 
 #endif

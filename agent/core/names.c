@@ -7,7 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { ROUTE = 1, PROVIDER, TARGET, MODEL }; /* 0 = the slot is free */
+#include "agent/core/facts.h"
+
+/* GROUP: what all offers of a known model share; OFFER: a known model as its provider calls it. 0 = the slot is free */
+enum kind { ROUTE = 1, PROVIDER, TARGET, MODEL, GROUP, OFFER };
 
 struct slot {
 	uint32_t hash;
@@ -20,9 +23,10 @@ struct sbx_names {
 	struct slot *slot;
 	uint32_t mask;         /* slots - 1; at least half of them are free, so that every search ends soon */
 	uint32_t *next_model;  /* by target */
+	uint32_t *next_known;  /* by known model */
 };
 
-_Static_assert(SBX_TARGETS_MAX <= UINT16_MAX && SBX_ROUTES_MAX <= UINT16_MAX && SBX_PROVIDERS_MAX <= UINT16_MAX, "an index fits a slot");
+_Static_assert(SBX_TARGETS_MAX <= UINT16_MAX && SBX_MODELS_MAX <= UINT16_MAX && SBX_ROUTES_MAX <= UINT16_MAX && SBX_PROVIDERS_MAX <= UINT16_MAX, "an index fits a slot");
 
 uint32_t
 sbx_names_hash(uint32_t seed, struct sbx_span s)
@@ -41,6 +45,8 @@ text_of(const struct sbx_names *n, enum kind kind, uint32_t index)
 	case PROVIDER: return n->tables->provider[index].name;
 	case TARGET: return n->tables->target[index].name;
 	case MODEL: return n->tables->target[index].model;
+	case GROUP: return sbx_model_group(&n->tables->facts->model[index]);
+	case OFFER: return n->tables->facts->model[index].model;
 	}
 	abort(); /* no such kind */
 }
@@ -82,14 +88,16 @@ sbx_names_new(const struct sbx_tables *tables)
 	struct sbx_names *n = calloc(1, sizeof *n);
 	if (!n)
 		return NULL;
-	uint32_t slots = 8, names = tables->n_routes + tables->n_providers + 2 * tables->n_targets;
+	const uint32_t n_known = tables->facts ? tables->facts->n_models : 0;
+	uint32_t slots = 8, names = tables->n_routes + tables->n_providers + 2 * tables->n_targets + 2 * n_known;
 	while (slots < 2 * names)
 		slots *= 2;
 	n->tables = tables;
 	n->mask = slots - 1;
 	n->slot = calloc(slots, sizeof *n->slot);
 	n->next_model = calloc(tables->n_targets + 1u, sizeof *n->next_model);
-	if (!n->slot || !n->next_model) {
+	n->next_known = calloc(n_known + 1u, sizeof *n->next_known);
+	if (!n->slot || !n->next_model || !n->next_known) {
 		sbx_names_free(n);
 		return NULL;
 	}
@@ -102,6 +110,13 @@ sbx_names_new(const struct sbx_tables *tables)
 		(void)put(n, TARGET, i);
 		n->next_model[i] = put(n, MODEL, i);
 	}
+	for (uint32_t i = n_known; i-- > 0;) {
+		const struct sbx_model *m = &tables->facts->model[i];
+		if (get(n, PROVIDER, (struct sbx_span){ m->name, m->provider_bytes }) == SBX_NAMES_NONE)
+			continue;
+		(void)put(n, OFFER, i);
+		n->next_known[i] = put(n, GROUP, i);
+	}
 	return n;
 }
 
@@ -112,6 +127,7 @@ sbx_names_free(struct sbx_names *n)
 		return;
 	free(n->slot);
 	free(n->next_model);
+	free(n->next_known);
 	free(n);
 }
 
@@ -144,6 +160,22 @@ sbx_names_next_of_model(const struct sbx_names *n, uint32_t target)
 {
 	assert(target < n->tables->n_targets);
 	return n->next_model[target];
+}
+
+uint32_t
+sbx_names_known(const struct sbx_names *n, struct sbx_span model)
+{
+	uint32_t i = get(n, GROUP, model);
+	if (i == SBX_NAMES_NONE && (i = get(n, OFFER, model)) != SBX_NAMES_NONE)
+		i = get(n, GROUP, sbx_span_of(text_of(n, GROUP, i)));
+	return i;
+}
+
+uint32_t
+sbx_names_next_known(const struct sbx_names *n, uint32_t known)
+{
+	assert(known < n->tables->facts->n_models);
+	return n->next_known[known];
 }
 
 /* ---- the nearest ---- */
@@ -240,6 +272,13 @@ sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, 
 		if (has_key(&t->provider[t->target[i].provider]) &&
 		    (is_nearer(&s, sbx_span_of(t->target[i].model)) || is_nearer(&s, sbx_span_of(t->target[i].name))))
 			nearest = t->target[i].name;
+	for (uint32_t i = 0; models && t->facts && i < t->facts->n_models; i++) {
+		const struct sbx_model *m = &t->facts->model[i];
+		uint32_t offers = get(n, PROVIDER, (struct sbx_span){ m->name, m->provider_bytes });
+		if (offers != SBX_NAMES_NONE && has_key(&t->provider[offers]) &&
+		    (is_nearer(&s, sbx_span_of(sbx_model_group(m))) || is_nearer(&s, sbx_span_of(m->name))))
+			nearest = m->name;
+	}
 	if (models && slash) { /* the model need not be configured: perhaps only the provider is misspelt */
 		struct search p = { { name.at, (size_t)(slash - name.at) }, 0 };
 		p.left = reach(p.name) < s.left ? reach(p.name) : s.left;

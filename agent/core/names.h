@@ -30,8 +30,12 @@ uint32_t sbx_names_target(const struct sbx_names *n, struct sbx_span name); /* "
 /* First target of a bare model name, and the next one of the same model, in the order of the configuration. */
 uint32_t sbx_names_model(const struct sbx_names *n, struct sbx_span model);
 uint32_t sbx_names_next_of_model(const struct sbx_names *n, uint32_t target);
+/* Likewise among the known models (facts.h) of configured providers: the first of all offers of the model that is called so, by
+ * the name they share or by one that some provider has for it; and the next offer of the same model. */
+uint32_t sbx_names_known(const struct sbx_names *n, struct sbx_span model);
+uint32_t sbx_names_next_known(const struct sbx_names *n, uint32_t known);
 
-/* The nearest name to one that cannot be found: a route; a usable target, by its whole name or its model; or for "provider/..." the
+/* The nearest name to one that cannot be found: a route; a usable target or known model, by its whole name or its model; or for "provider/..." the
  * same with the right name of a usable provider. Returns buf, "" if nothing is near. */
 const char *sbx_names_nearest(const struct sbx_names *n, struct sbx_span name, bool routes, bool models, char *buf, size_t buf_bytes);
 

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "agent/core/names.h"
+#include "agent/core/price.h"
 
 #define FULL_NAME_MAX_BYTES (SBX_NAME_MAX_BYTES + 1 + SBX_MODEL_MAX_BYTES)
 
@@ -110,21 +111,16 @@ append(const struct sbx_router *r, struct sbx_request *req, uint32_t target, boo
 }
 
 static bool
-has_key(const struct sbx_router *r, uint32_t target)
+provider_has_key(const struct sbx_router *r, uint32_t provider)
 {
-	const struct sbx_provider *p = &r->tables->provider[r->tables->target[target].provider];
+	const struct sbx_provider *p = &r->tables->provider[provider];
 	return p->n_credentials > 0 || p->auth == SBX_AUTH_NONE;
 }
 
-/* Every target of a model. Those without a key come last: with more of them than a request has places, they must not take those
- * of the usable ones. */
-static void
-append_model(const struct sbx_router *r, struct sbx_request *req, uint32_t first, bool reasoning_off)
+static bool
+has_key(const struct sbx_router *r, uint32_t target)
 {
-	for (int with_key = 1; with_key >= 0; with_key--)
-		for (uint32_t i = first; i != SBX_NAMES_NONE && req->n_candidates < SBX_ROUTE_TARGETS_MAX; i = sbx_names_next_of_model(r->adhoc->names, i))
-			if (has_key(r, i) == (with_key == 1))
-				append(r, req, i, reasoning_off);
+	return provider_has_key(r, sbx_router_target(r, target)->provider);
 }
 
 /* ---- ad-hoc rows ---- */
@@ -170,11 +166,71 @@ adhoc_target(struct sbx_router *r, const struct sbx_request *req, struct sbx_spa
 		row->text[name.n] = '\0';
 		row->hash = hash;
 		row->facts = (struct sbx_target){ .name = row->text, .provider = (uint16_t)provider, .model = row->text + before_model };
-		row->facts.reasoning = a->reasons && a->reasons(row->facts.model);
+		row->facts.known = sbx_facts_find(r->tables->facts, name);
+		row->facts.context_tokens = row->facts.known ? row->facts.known->context_tokens : 0;
+		row->facts.reasoning = row->facts.known ? row->facts.known->caps & SBX_CAP_REASONS : a->reasons && a->reasons(row->facts.model);
 		sbx_health_clear_target(r->health, r->tables->n_targets + (uint32_t)(row - a->row), now_ns);
 	}
 	row->used_ns = now_ns;
 	return r->tables->n_targets + (uint32_t)(row - a->row);
+}
+
+/* ---- every offer of a model ---- */
+
+static void
+append_offer(const struct sbx_router *r, struct sbx_request *req, uint32_t target, bool with_key, bool reasoning_off)
+{
+	if (target != SBX_NAMES_NONE && req->n_candidates < SBX_ROUTE_TARGETS_MAX && has_key(r, target) == with_key && !is_candidate(req, target))
+		append(r, req, target, reasoning_off);
+}
+
+static int64_t
+rank_of(const struct sbx_router *r, uint32_t target)
+{
+	return sbx_price_rank(r->tables->facts, sbx_router_target(r, target)->known, r->now_unix_s);
+}
+
+/* Cheapest first, equals as they were. At most SBX_ROUTE_TARGETS_MAX of them. */
+static void
+sort_by_price(const struct sbx_router *r, struct sbx_candidate_row *c, uint32_t n)
+{
+	int64_t rank[SBX_ROUTE_TARGETS_MAX];
+	for (uint32_t i = 0; i < n; i++) {
+		struct sbx_candidate_row row = c[i];
+		int64_t own = rank_of(r, row.target);
+		uint32_t k = i;
+		for (; k > 0 && rank[k - 1] > own; k--) {
+			c[k] = c[k - 1];
+			rank[k] = rank[k - 1];
+		}
+		c[k] = row;
+		rank[k] = own;
+	}
+}
+
+/* What the configuration lists under that name, then what the catalog knows as the same model. Offers without a key come last: with
+ * more of them than a request has places, they must not take those of the usable ones. */
+static void
+append_model(struct sbx_router *r, struct sbx_request *req, struct sbx_span name, bool reasoning_off, uint64_t now_ns)
+{
+	const struct sbx_names *names = r->adhoc->names;
+	uint32_t usable = 0;
+	for (int with_key = 1; with_key >= 0; with_key--) {
+		for (uint32_t i = sbx_names_model(names, name); i != SBX_NAMES_NONE; i = sbx_names_next_of_model(names, i))
+			append_offer(r, req, i, with_key, reasoning_off);
+		for (uint32_t i = sbx_names_known(names, name); i != SBX_NAMES_NONE; i = sbx_names_next_known(names, i)) {
+			const struct sbx_model *m = &r->tables->facts->model[i];
+			struct sbx_span whole = sbx_span_of(m->name);
+			uint32_t target = sbx_names_target(names, whole);
+			uint32_t provider = sbx_names_provider(names, (struct sbx_span){ m->name, m->provider_bytes });
+			if (target == SBX_NAMES_NONE && provider_has_key(r, provider) == with_key && req->n_candidates < SBX_ROUTE_TARGETS_MAX)
+				target = adhoc_target(r, req, whole, provider, now_ns); /* none is free: this offer is left out */
+			append_offer(r, req, target, with_key, reasoning_off);
+		}
+		if (with_key)
+			sort_by_price(r, req->candidate, usable = req->n_candidates);
+	}
+	sort_by_price(r, req->candidate + usable, req->n_candidates - usable);
 }
 
 /* ---- names ---- */
@@ -302,10 +358,9 @@ resolve(struct sbx_router *r, struct sbx_span name, unsigned kinds, bool reasoni
 			append(r, req, i, reasoning_off);
 		if (rc != -SBX_ENOENT)
 			return rc;
-		if ((i = sbx_names_model(r->adhoc->names, name)) != SBX_NAMES_NONE) {
-			append_model(r, req, i, reasoning_off);
+		append_model(r, req, name, reasoning_off, now_ns);
+		if (req->n_candidates)
 			return 0;
-		}
 	}
 	return say_unknown(r, name, kinds, why, why_bytes);
 }

@@ -3,8 +3,9 @@
  * route.h -- from the name in a request to its candidates, in order.
  *
  * A name is: a route's name; else "provider/model", cut at the first slash, where that is a provider; else a bare model name,
- * which means every configured provider that lists it, in the order of the configuration. "provider/model" of a usable
- * provider need not be configured: it gets an ad-hoc row (a number from n_targets on), and the least recently used idle one
+ * which means every configured provider that offers it, the cheapest first at this hour (offers without a price after them, in the
+ * order of the configuration): it offers what the configuration lists under that name, and what the catalog says is the same
+ * model, whatever the provider calls it. "provider/model" of a usable provider need not be configured: it gets an ad-hoc row (a number from n_targets on), and the least recently used idle one
  * is reused when all SBX_TARGETS_ADHOC_MAX are taken.
  *
  * Targets of a provider without any key become candidates like others: the gate passes them over, and so the reply says why.
@@ -31,6 +32,7 @@ struct sbx_router {
 	const struct sbx_tables *tables;
 	struct sbx_health *health;
 	struct sbx_adhoc *adhoc;
+	int64_t now_unix_s;      /* wall clock, for the prices by which offers of one model are put in order; the caller keeps it */
 };
 
 /* A target's facts by row, configured or ad-hoc. NULL when there is no such row. An ad-hoc row's are valid while a request

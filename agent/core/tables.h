@@ -68,12 +68,16 @@ struct sbx_provider {
 	uint32_t first_credential, n_credentials; /* n = 0: not usable, key missing */
 };
 
+struct sbx_facts;
+struct sbx_model;
+
 struct sbx_target {
 	char *name;                /* "provider/model" */
 	uint16_t provider;
 	char *model;               /* as the provider calls it */
 	bool reasoning;
 	int64_t context_tokens;    /* 0 = unknown */
+	const struct sbx_model *known; /* limits and prices (facts.h); NULL = nothing is known of it */
 };
 
 struct sbx_route {
@@ -88,6 +92,7 @@ struct sbx_tables {
 	struct sbx_credential *credential; uint32_t n_credentials;
 	struct sbx_target *target;         uint32_t n_targets;
 	struct sbx_route *route;           uint32_t n_routes;
+	const struct sbx_facts *facts;     /* known models; NULL = none. Owned by the configuration */
 };
 
 struct sbx_policy sbx_policy_default(void); /* agent/core/tables.c; the numbers and their reasons stand there */

@@ -4,7 +4,9 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
+#include "agent/core/bill.h"
 #include "agent/keys.h"
 
 #define MS(ns) ((ns) / 1000000u)
@@ -42,11 +44,54 @@ pack_usage(struct sbx_packer *p, const char *key, const struct sbx_usage *u)
 		sbx_pack_bool(p, "clamped", true);
 }
 
-/* No price is known to this version, so no cost is claimed: not even 0. */
+/* What is not known is nil, never 0. */
 static void
-pack_cost(struct sbx_packer *p)
+pack_cost(struct sbx_packer *p, const struct sbx_bill *bill)
 {
-	sbx_pack_nil(p, "cost_nanousd");
+	if (bill->status == SBX_COST_KNOWN)
+		sbx_pack_uint(p, "cost_nanousd", (uint64_t)bill->nanousd);
+	else
+		sbx_pack_nil(p, "cost_nanousd");
+	if (bill->status != SBX_COST_KNOWN)
+		sbx_pack_str(p, "cost_status", sbx_span_of(sbx_cost_status_word(bill->status)));
+}
+
+/* Keys that pack_cost() packs. */
+static uint32_t
+cost_keys(const struct sbx_bill *bill)
+{
+	return bill->status == SBX_COST_KNOWN ? 1 : 2;
+}
+
+/* The last attempt has no note where memory for it was out. */
+static const struct sbx_note_of_attempt *
+note_of(const struct sbx_exchange *ex, uint8_t attempt)
+{
+	static const struct sbx_note_of_attempt none = { .usage = { -1, -1, -1, -1, -1, -1, false, false }, .connection = -1 };
+	return attempt < ex->n_notes ? &ex->note[attempt] : &none;
+}
+
+/* By the prices of the moment at which the attempt ended. The wall clock is asked once, now: an attempt that ended some time ago
+ * ended that much earlier. */
+static struct sbx_bill
+bill_of(const struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
+{
+	const struct sbx_attempt *a = &ex->req.attempt[attempt];
+	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
+	uint64_t ago_ns = a->ended_ns && a->ended_ns < now_ns ? now_ns - a->ended_ns : 0;
+	return sbx_bill_attempt(ex->world->config->tables.facts, t ? t->known : NULL, a->class, a->first_content_ns != 0, &note_of(ex, attempt)->usage,
+	                        (int64_t)time(NULL) - (int64_t)(ago_ns / 1000000000u));
+}
+
+static struct sbx_bill
+bill_of_all(const struct sbx_exchange *ex, uint64_t now_ns)
+{
+	struct sbx_bill sum = { .status = SBX_COST_KNOWN };
+	for (uint8_t i = 0; i < ex->req.n_attempts; i++) {
+		struct sbx_bill one = bill_of(ex, i, now_ns);
+		sbx_bill_add(&sum, &one);
+	}
+	return sum;
 }
 
 static const char *
@@ -66,11 +111,14 @@ pack_ms_or_nil(struct sbx_packer *p, const char *key, uint64_t at_ns, uint64_t f
 }
 
 static void
-pack_attempt(struct sbx_packer *p, const struct sbx_exchange *ex, const struct sbx_attempt *a, const struct sbx_note_of_attempt *note)
+pack_attempt(struct sbx_packer *p, const struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 {
+	const struct sbx_attempt *a = &ex->req.attempt[attempt];
+	const struct sbx_note_of_attempt *note = note_of(ex, attempt);
+	const struct sbx_bill bill = bill_of(ex, attempt, now_ns);
 	uint64_t from = ex->req.started_ns;
 	const char *message = note->message ? note->message : note->error ? note->error->message : a->timed_out ? "no answer in time" : NULL;
-	sbx_pack_map(p, NULL, 10);
+	sbx_pack_map(p, NULL, 10 + cost_keys(&bill));
 	sbx_pack_str(p, "target", sbx_span_of(target_name(ex, a->target)));
 	sbx_pack_str(p, "class", sbx_span_of(sbx_class_name(a->class)));
 	if (a->status)
@@ -81,7 +129,11 @@ pack_attempt(struct sbx_packer *p, const struct sbx_exchange *ex, const struct s
 	pack_ms_or_nil(p, "ended_ms", a->ended_ns, from);
 	pack_ms_or_nil(p, "first_content_ms", a->first_content_ns, from);
 	pack_usage(p, "usage", &note->usage);
-	pack_cost(p);
+	pack_cost(p, &bill);
+	if (bill.row)
+		sbx_pack_str(p, "price", sbx_span_of(bill.row->id));
+	else
+		sbx_pack_nil(p, "price");
 	if (note->connection < 0)
 		sbx_pack_nil(p, "connection");
 	else
@@ -118,16 +170,15 @@ was_passed_over(const struct sbx_candidate_row *c)
 
 /* The attempts in their order, then the targets that were not tried and why. */
 static void
-pack_attempts(struct sbx_packer *p, const struct sbx_exchange *ex)
+pack_attempts(struct sbx_packer *p, const struct sbx_exchange *ex, uint64_t now_ns)
 {
-	static const struct sbx_note_of_attempt none = { .usage = { -1, -1, -1, -1, -1, -1, false, false }, .connection = -1 };
 	const struct sbx_request *req = &ex->req;
-	uint32_t n = req->n_attempts; /* the last of them has no note where memory was out */
+	uint32_t n = req->n_attempts;
 	for (uint8_t i = 0; i < req->n_candidates; i++)
 		n += was_passed_over(&req->candidate[i]);
 	sbx_pack_array(p, "attempts", n);
 	for (uint8_t i = 0; i < req->n_attempts; i++)
-		pack_attempt(p, ex, &req->attempt[i], i < ex->n_notes ? &ex->note[i] : &none);
+		pack_attempt(p, ex, i, now_ns);
 	for (uint8_t i = 0; i < req->n_candidates; i++)
 		if (was_passed_over(&req->candidate[i])) {
 			sbx_pack_map(p, NULL, 3);
@@ -143,8 +194,9 @@ sbx_ending_done(struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 	const struct sbx_attempt *a = &ex->req.attempt[attempt];
 	const struct sbx_note_of_attempt *note = &ex->note[attempt];
 	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
+	const struct sbx_bill bill = bill_of_all(ex, now_ns);
 	struct sbx_packer p;
-	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_DONE, ex->id, 11);
+	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_DONE, ex->id, 9 + cost_keys(&bill));
 	sbx_pack_str(&p, "provider", sbx_span_of(ex->world->config->tables.provider[a->provider].name));
 	sbx_pack_str(&p, "model", sbx_span_of(t ? t->model : ""));
 	sbx_pack_str(&p, "target", sbx_span_of(t ? t->name : ""));
@@ -157,11 +209,10 @@ sbx_ending_done(struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 		sbx_pack_str(&p, "usage_raw", sbx_span_of(note->usage_raw));
 	else
 		sbx_pack_nil(&p, "usage_raw");
-	pack_cost(&p);
-	sbx_pack_str(&p, "cost_status", SBX_SPAN("unpriced"));
+	pack_cost(&p, &bill);
 	sbx_pack_uint(&p, "total_ms", MS(now_ns - ex->req.started_ns));
 	pack_ms_or_nil(&p, "first_content_ms", a->first_content_ns, ex->req.started_ns);
-	pack_attempts(&p, ex);
+	pack_attempts(&p, ex, now_ns);
 	(void)sbx_frame_end(&p); /* without memory for it there is no frame, as sbx_outbox_last() will see */
 }
 
@@ -213,7 +264,7 @@ pack_provider_error(struct sbx_packer *p, const struct sbx_exchange *ex, uint8_t
 static void
 fmt_message(const struct sbx_exchange *ex, const struct sbx_effect *fx, char *to, size_t bytes)
 {
-	const struct sbx_note_of_attempt *note = fx->attempt < ex->req.n_attempts ? &ex->note[fx->attempt] : NULL;
+	const struct sbx_note_of_attempt *note = fx->attempt < ex->n_notes ? &ex->note[fx->attempt] : NULL;
 	const char *from = note ? target_name(ex, ex->req.attempt[fx->attempt].target) : "";
 	const char *said = note && note->error && note->error->message[0] ? note->error->message : note && note->message ? note->message : NULL;
 	const char *means = note ? sbx_class_meaning(ex->req.attempt[fx->attempt].class) : "";
@@ -250,13 +301,14 @@ fmt_message(const struct sbx_exchange *ex, const struct sbx_effect *fx, char *to
 void
 sbx_ending_error(struct sbx_exchange *ex, const struct sbx_effect *fx, uint64_t now_ns)
 {
-	const struct sbx_note_of_attempt *note = fx->attempt < ex->req.n_attempts ? &ex->note[fx->attempt] : NULL;
+	const struct sbx_note_of_attempt *note = fx->attempt < ex->n_notes ? &ex->note[fx->attempt] : NULL;
 	const struct sbx_provider_error *e = note ? note->error : NULL;
 	char message[1600];
 	fmt_message(ex, fx, message, sizeof message);
+	const struct sbx_bill bill = bill_of_all(ex, now_ns);
 	struct sbx_packer p;
 	bool wait = fx->retry_after_ns >= 0;
-	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_ERROR, ex->id, 9 + (wait ? 1u : 0u) + (e ? 1u : 0u) + (ex->data ? 1u : 0u));
+	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_ERROR, ex->id, 7 + cost_keys(&bill) + (wait ? 1u : 0u) + (e ? 1u : 0u) + (ex->data ? 1u : 0u));
 	sbx_pack_str(&p, "code", sbx_span_of(sbx_code_word(fx->code)));
 	sbx_pack_uint(&p, "status", (uint64_t)fx->status);
 	sbx_pack_str(&p, "message", sbx_span_of(message));
@@ -266,10 +318,9 @@ sbx_ending_error(struct sbx_exchange *ex, const struct sbx_effect *fx, uint64_t 
 	if (e)
 		pack_provider_error(&p, ex, fx->attempt, e);
 	pack_usage(&p, "usage", note ? &note->usage : &SBX_USAGE_NONE);
-	pack_cost(&p);
-	sbx_pack_str(&p, "cost_status", SBX_SPAN("unpriced"));
+	pack_cost(&p, &bill);
 	sbx_pack_uint(&p, "total_ms", MS(now_ns - ex->req.started_ns));
-	pack_attempts(&p, ex);
+	pack_attempts(&p, ex, now_ns);
 	if (ex->data)
 		pack_error_body(&p, sbx_code_word(fx->code), e && e->message[0] ? e->message : message, e);
 	(void)sbx_frame_end(&p);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "agent/io/ending.h"
 #include "agent/keys.h"
@@ -661,6 +662,7 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 	char name[SBX_NAME_MAX_BYTES + 1 + SBX_MODEL_MAX_BYTES];
 	size_t n;
 	int rc = 0;
+	router->now_unix_s = (int64_t)time(NULL);
 	if (submit->route.n) {
 		rc = sbx_router_resolve_route(router, submit->route, quiet, &ex->req, now_ns, r->why, sizeof r->why);
 	} else if (submit->model.n) {

@@ -67,7 +67,7 @@ sbx_world_new(struct sbx_config *config, struct sbx_upstream *upstream, const st
 		if (!w->lane[i])
 			goto fail;
 	}
-	w->router = (struct sbx_router){ t, w->health, w->adhoc };
+	w->router = (struct sbx_router){ .tables = t, .health = w->health, .adhoc = w->adhoc };
 	w->judge = (struct sbx_judge){ t, w->health };
 	if (old)
 		carry_over(w, old);

@@ -73,7 +73,11 @@
  * USAGE: prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens: each uint, or
  *   absent if the provider did not say; estimated bool, clamped bool if so
  * ATTEMPT: target str, class str (agent/core/class.h), status uint|nil, started_ms and ended_ms uint (since SUBMIT),
- *   first_content_ms uint|nil, usage USAGE|nil, cost_nanousd int|nil, connection str "reused" | "new" | nil, message str|nil
+ *   first_content_ms uint|nil, usage USAGE|nil, cost_nanousd int|nil, cost_status str if nil, price str|nil (the catalog's price row
+ *   by which it was reckoned), connection str "reused" | "new" | nil, message str|nil
+ * COST: int64 nano-USD, exact, of all attempts together in DONE and ERROR. Not known is nil, never 0, and cost_status says why:
+ *   "unpriced" (the catalog has no price for it), "no_usage" (an attempt may have been billed, but its provider did not say for
+ *   what), "too_large"
  */
 #ifndef SIGNALBOX_WIRE_H
 #define SIGNALBOX_WIRE_H

@@ -55,7 +55,7 @@ setup(void **state)
 {
 	(void)state;
 	memset(&req, 0, sizeof req);
-	router = (struct sbx_router){ &tables, sbx_health_new(&tables, 0), sbx_adhoc_new(&tables, reasons) };
+	router = (struct sbx_router){ .tables = &tables, .health = sbx_health_new(&tables, 0), .adhoc = sbx_adhoc_new(&tables, reasons) };
 	return router.health && router.adhoc ? 0 : -1;
 }
 
