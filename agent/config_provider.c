@@ -27,7 +27,7 @@
 /* What a provider's object holds, before it is judged. */
 struct draft {
 	struct sbx_span key, keys, dialect, base_url, query, ca_file, proxy, models, timeouts, attempts, quirks, like;
-	bool plaintext, replay_uncertain;
+	bool plaintext, replay_uncertain, idempotency_key;
 	int http, auth; /* -1 = not said */
 };
 
@@ -42,7 +42,7 @@ static const struct sbx_read_field provider_fields[] = {
 	{ "http", sbx_read_choice, offsetof(struct draft, http), 0, 0, http_words },
 	{ "auth", sbx_read_choice, offsetof(struct draft, auth), 0, 0, auth_words },
 	{ "replay_uncertain", sbx_read_bool, offsetof(struct draft, replay_uncertain), 0, 0, NULL },
-	{ "idempotency_key", sbx_read_unsupported, 0, 0, 0, NULL },
+	{ "idempotency_key", sbx_read_bool, offsetof(struct draft, idempotency_key), 0, 0, NULL },
 	{ "probe", sbx_read_unsupported, 0, 0, 0, NULL },
 };
 #undef SPAN
@@ -461,6 +461,7 @@ read_provider(struct sbx_build *b, struct sbx_span at, const char *name, struct 
 	if (d.http >= 0)
 		p->http = (enum sbx_http)d.http;
 	p->plaintext = d.plaintext;
+	p->idempotency_key = d.idempotency_key;
 	p->policy.replay_uncertain = d.replay_uncertain;
 	if (d.dialect.n)
 		read_dialect(b, d.dialect, p);

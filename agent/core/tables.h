@@ -63,6 +63,7 @@ struct sbx_provider {
 	enum sbx_http http;
 	char *ca_file, *proxy;     /* NULL = the system's bundle; no proxy */
 	bool plaintext;            /* http:// beyond loopback is allowed */
+	bool idempotency_key;      /* takes a header Idempotency-Key; no provider is known to act on one by itself */
 	struct sbx_quirks quirks;
 	struct sbx_policy policy;
 	uint32_t first_credential, n_credentials; /* n = 0: not usable, key missing */

@@ -37,7 +37,8 @@
  *     operation str      "chat", the default
  *     stream bool        answer in pieces as they come (default: what the body says)
  *     reply str          "events" (default): typed EVENTs; "data": the answer's own bytes, ready to be passed on
- *     restart bool       if a stream breaks after content, it may be started over (RESET); default false
+ *     restart bool       if a stream breaks after content, it may be started over (RESET), unless a piece of a tool call
+ *                        was delivered; default false
  *     deadline_ms uint   for the whole request, all attempts included; default 600000
  *     idempotency_key str  at most 255 printable characters; passed on to providers that are configured to take it
  *     principal map, tags map, max_cost_nanousd uint, and any other key: "unsupported", never accepted and ignored

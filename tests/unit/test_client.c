@@ -464,7 +464,7 @@ test_interleaving(void **state)
 		id[i] = submit(c);
 	for (int round = 0; round < 5; round++) {
 		for (int i = 0; i < 3; i++) {
-			char text[16];
+			char text[32];
 			(void)snprintf(text, sizeof text, "r%d-%d", i, round);
 			SAY_TEXT(&p, id[i], text);
 		}
@@ -473,7 +473,7 @@ test_interleaving(void **state)
 	SAY_TEXT(&p, id[2], "more");
 	for (int round = 0; round < 5; round++) {
 		for (int i = 0; i < 3; i++) {
-			char text[16];
+			char text[32];
 			(void)snprintf(text, sizeof text, "r%d-%d", i, round);
 			expect_text(c, id[i], text);
 		}
