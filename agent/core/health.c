@@ -129,6 +129,12 @@ mark_dirty(struct sbx_health *h, uint32_t target)
 	h->dirty[h->n_dirty++] = target;
 }
 
+bool
+sbx_health_is_dirty(const struct sbx_health *h)
+{
+	return h->n_dirty > 0;
+}
+
 uint32_t
 sbx_health_take_dirty(struct sbx_health *h, uint32_t *ret_target, uint32_t max)
 {

@@ -113,7 +113,8 @@ const struct sbx_credential_health *sbx_health_credential(const struct sbx_healt
 const struct sbx_latency *sbx_health_first_content(const struct sbx_health *h, uint32_t target); /* of successes */
 const struct sbx_latency *sbx_health_total(const struct sbx_health *h, uint32_t target);         /* of successes */
 /* Rows that changed since the last call: at most max of them into ret_target, each once; those that did not fit come next time. A
- * row's credentials may have changed with it. */
+ * row's credentials may have changed with it. is_dirty: there are some. */
+bool sbx_health_is_dirty(const struct sbx_health *h);
 uint32_t sbx_health_take_dirty(struct sbx_health *h, uint32_t *ret_target, uint32_t max);
 /* Ends of the last 30 s. */
 void sbx_health_recent(const struct sbx_health *h, uint32_t target, uint64_t now_ns, uint32_t *ret_good, uint32_t *ret_bad);
