@@ -40,27 +40,27 @@ say(int rc, char *why, size_t why_bytes, const char *fmt, ...)
 
 /* ---- the check ---- */
 
-static bool
+static __attribute__((cold)) bool /* once for each board: small rather than fast */
 table_ok(const struct sbx_board_table *t, size_t row_bytes, uint64_t header_bytes, uint64_t board_bytes)
 {
 	return t->offset % 8 == 0 && t->stride % 8 == 0 && t->stride >= row_bytes && t->stride <= STRIDE_MAX && t->count <= ROWS_MAX &&
 	       t->offset >= header_bytes && t->offset <= board_bytes && (uint64_t)t->stride * t->count <= board_bytes - t->offset;
 }
 
-static bool
+static __attribute__((cold)) bool
 text_ok(const struct sbx_board *b, struct sbx_board_text t)
 {
 	return t.offset < b->text_bytes && t.bytes < b->text_bytes - t.offset && b->text[t.offset + t.bytes] == 0;
 }
 
-static bool
+static __attribute__((cold)) bool
 keys_ok(const struct sbx_board *b, uint32_t first, uint32_t n)
 {
 	return n <= SBX_BOARD_KEYS_MAX && first <= b->credential.count && n <= b->credential.count - first;
 }
 
 /* What the rows refer to is there. The name of the table whose row is bad, or NULL. */
-static const char *
+static __attribute__((cold)) const char *
 bad_table(const struct sbx_board *b, uint32_t *ret_row)
 {
 	for (uint32_t i = *ret_row = 0; i < b->provider.count; *ret_row = ++i) {
@@ -138,7 +138,7 @@ sbx_board_check(const void *base, size_t bytes, struct sbx_board *ret_board, cha
 /* ---- attach, load, close ---- */
 
 /* Takes over the memory, also on failure. */
-static int
+static __attribute__((cold)) int
 adopt(void *base, size_t bytes, bool snapshot, struct sbx_board **ret_board, char *why, size_t why_bytes)
 {
 	struct sbx_board *b = malloc(sizeof *b);
@@ -188,7 +188,7 @@ read_all(int fd, uint8_t *to, size_t bytes)
 	return 0;
 }
 
-static int
+static __attribute__((cold)) int
 load_file(const char *path, struct sbx_board **ret_board, char *why, size_t why_bytes)
 {
 	struct stat st;
@@ -210,7 +210,7 @@ load_file(const char *path, struct sbx_board **ret_board, char *why, size_t why_
 	return rc;
 }
 
-int
+__attribute__((cold)) int
 sbx_board_load(const char *path, struct sbx_board **ret_board, char *why, size_t why_bytes)
 {
 	const char *socket = secure_getenv("SIGNALBOX_SOCKET"), *runtime = secure_getenv("XDG_RUNTIME_DIR");
@@ -280,7 +280,7 @@ sbx_board_life(const struct sbx_board *b, uint64_t now_boot_ns)
 }
 
 /* Field 22 of /proc/PID/stat; 0 = not to be had. ret_zombie: it is dead, only not yet buried. */
-static uint64_t
+static __attribute__((cold)) uint64_t
 start_ticks(pid_t pid, bool *ret_zombie)
 {
 	char path[64], line[1024];
@@ -300,7 +300,7 @@ start_ticks(pid_t pid, bool *ret_zombie)
 	return ticks;
 }
 
-enum sbx_life
+__attribute__((cold)) enum sbx_life
 sbx_board_probe(const struct sbx_board *b, uint64_t now_boot_ns)
 {
 	const struct sbx_board_header *h = sbx_board_header(b);
@@ -322,17 +322,9 @@ sbx_board_probe(const struct sbx_board *b, uint64_t now_boot_ns)
 const char *
 sbx_life_word(enum sbx_life life)
 {
-	switch (life) {
-	case SBX_LIFE_STARTING: return "starting";
-	case SBX_LIFE_SERVING: return "serving";
-	case SBX_LIFE_DRAINING: return "draining";
-	case SBX_LIFE_STOPPED: return "stopped";
-	case SBX_LIFE_REPLACED: return "replaced";
-	case SBX_LIFE_STALE: return "stale";
-	case SBX_LIFE_HUNG: return "hung";
-	case SBX_LIFE_DEAD: return "dead";
-	}
-	return "";
+	static const char words[][9] = { "starting", "serving", "draining", "stopped", "replaced", "stale", "hung", "dead" };
+	_Static_assert(sizeof words / sizeof words[0] == SBX_LIFE_DEAD + 1, "a word for each");
+	return (size_t)life < sizeof words / sizeof words[0] ? words[life] : "";
 }
 
 void
@@ -370,13 +362,14 @@ sbx_board_route(const struct sbx_board *b, uint32_t i, struct sbx_route_view *re
 	return 0;
 }
 
-int
-sbx_board_find_route(const struct sbx_board *b, const char *name, uint32_t *ret_route)
+/* The row whose text at that offset is the name. */
+static int
+find_row(const struct sbx_board *b, const struct sbx_board_table *t, size_t text_at, const char *name, uint32_t *ret_row)
 {
-	for (uint32_t i = 0; i < b->route.count; i++) {
-		const struct sbx_board_route *r = sbx_board_row(b, &b->route, i);
-		if (strcmp(sbx_board_text_of(b, r->name), name) == 0) {
-			*ret_route = i;
+	for (uint32_t i = 0; i < t->count; i++) {
+		const struct sbx_board_text *text = (const void *)((const uint8_t *)sbx_board_row(b, t, i) + text_at);
+		if (strcmp(sbx_board_text_of(b, *text), name) == 0) {
+			*ret_row = i;
 			return 0;
 		}
 	}
@@ -384,14 +377,13 @@ sbx_board_find_route(const struct sbx_board *b, const char *name, uint32_t *ret_
 }
 
 int
+sbx_board_find_route(const struct sbx_board *b, const char *name, uint32_t *ret_route)
+{
+	return find_row(b, &b->route, offsetof(struct sbx_board_route, name), name, ret_route);
+}
+
+int
 sbx_board_find_target(const struct sbx_board *b, const char *name, uint32_t *ret_target)
 {
-	for (uint32_t i = 0; i < b->target.count; i++) {
-		const struct sbx_board_target *t = sbx_board_row(b, &b->target, i);
-		if (strcmp(sbx_board_text_of(b, t->name), name) == 0) {
-			*ret_target = i;
-			return 0;
-		}
-	}
-	return -SBX_ENOENT;
+	return find_row(b, &b->target, offsetof(struct sbx_board_target, name), name, ret_target);
 }

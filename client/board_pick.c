@@ -17,6 +17,10 @@ _Static_assert((int)SBX_BOARD_KEYS_MAX == SBX_GATE_KEYS_MAX, "a row has a thrott
 /* A throttle that ends within this is waited for by the agent rather than a target tried that is down: its default wait_short. */
 #define PATIENCE_NS 2000000000ull
 
+/* The build zeroes every local, which for these arrays costs more than all the rest of a choice. What is read of them was written:
+ * the keys below n_keys, the candidates below n. */
+#define UNFILLED __attribute__((uninitialized))
+
 struct prices {
 	int64_t in, out;
 };
@@ -37,14 +41,14 @@ price_of(uint64_t word)
 }
 
 /* What the gate and the cost need of a hot row. False: busy, or its writer died in it. */
-static bool
+static inline bool
 read_decision(const struct sbx_board *b, uint32_t target, uint32_t n_keys, bool priced, uint64_t now_boot_ns, struct sbx_gate_facts *f,
               struct prices *ret_prices)
 {
 	const struct sbx_board_hot *row = sbx_board_row(b, &b->hot, target);
 
 	for (int tries = 0; tries < SBX_BOARD_TRIES; tries++, sbx_row_pause()) {
-		uint64_t seq, change_s = 0, in = 0, out = 0, in_after = 0, out_after = 0;
+		uint64_t seq, in = 0, out = 0;
 		if (!sbx_row_read_begin(&row->seq, &seq))
 			continue;
 		f->shut_until_ns = sbx_word_load(&row->shut_until_boot_ns);
@@ -52,40 +56,46 @@ read_decision(const struct sbx_board *b, uint32_t target, uint32_t n_keys, bool 
 		for (uint32_t k = 0; k < n_keys; k++)
 			f->key[k].throttled_until_ns = throttled ? sbx_word_load(&row->throttle_boot_ns[k]) : 0;
 		if (priced) {
-			in = sbx_word_load(&row->price_in);
-			out = sbx_word_load(&row->price_out);
-			change_s = sbx_word_load(&row->price_change_unix_s);
-			in_after = sbx_word_load(&row->price_in_after);
-			out_after = sbx_word_load(&row->price_out_after);
+			const uint64_t change_s = sbx_word_load(&row->price_change_unix_s);
+			const bool changed = change_s && unix_s(b, now_boot_ns) >= change_s;
+			in = sbx_word_load(changed ? &row->price_in_after : &row->price_in);
+			out = sbx_word_load(changed ? &row->price_out_after : &row->price_out);
 		}
 		if (!sbx_row_read_end(&row->seq, seq))
 			continue;
-		if (priced) {
-			const bool changed = change_s && unix_s(b, now_boot_ns) >= change_s;
-			*ret_prices = (struct prices){ price_of(changed ? in_after : in), price_of(changed ? out_after : out) };
-		}
+		if (priced)
+			*ret_prices = (struct prices){ price_of(in), price_of(out) };
 		return true;
 	}
 	return false;
 }
 
-/* The gate of a target, from the board. own_keys: the caller brings his own, so that the agent's being refused or absent does not
- * matter, but a throttle does. False: its row could not be read. */
-static bool
+/* The keys of a target. own_keys: the caller brings his own, so that the agent's being refused or absent does not matter, but a
+ * throttle does. */
+static inline void
+read_keys(const struct sbx_board *b, const struct sbx_board_target *t, bool own_keys, struct sbx_gate_facts *f)
+{
+	uint32_t first;
+	const uint32_t n = sbx_board_n_keys(b, t, &first);
+	const bool keyless = n == 0 && (t->keyless || own_keys);
+
+	f->n_keys = keyless ? 1 : n;
+	for (uint32_t k = 0; k < n; k++) {
+		const struct sbx_board_credential *c = sbx_board_row(b, &b->credential, first + k);
+		f->key[k].shut_until_ns = own_keys ? 0 : sbx_word_load(&c->shut_until_boot_ns); /* one word: no seqlock needed */
+	}
+	if (keyless)
+		f->key[0].shut_until_ns = 0;
+}
+
+/* The gate of a target, from the board. False: its row could not be read. */
+static inline bool
 ask_gate(const struct sbx_board *b, uint32_t target, const struct sbx_board_target *t, bool own_keys, bool priced, uint64_t now_boot_ns,
          struct sbx_gate_verdict *ret_verdict, struct prices *ret_prices)
 {
-	struct sbx_gate_facts f;
-	uint32_t first, n = sbx_board_n_keys(b, t, &first);
-	const bool keyless = n == 0 && (t->keyless || own_keys);
+	struct sbx_gate_facts f UNFILLED;
 
-	f.n_keys = keyless ? 1 : n;
-	for (uint32_t k = 0; k < n; k++) {
-		const struct sbx_board_credential *c = sbx_board_row(b, &b->credential, first + k);
-		f.key[k].shut_until_ns = own_keys ? 0 : sbx_word_load(&c->shut_until_boot_ns); /* one word: no seqlock needed */
-	}
-	if (keyless)
-		f.key[0].shut_until_ns = 0;
+	read_keys(b, t, own_keys, &f);
 	if (!read_decision(b, target, f.n_keys, priced, now_boot_ns, &f, ret_prices))
 		return false;
 	*ret_verdict = sbx_gate_ask(&f, 0, now_boot_ns);
@@ -105,18 +115,13 @@ standing_of(enum sbx_gate gate)
 	return SBX_STANDING_UNKNOWN;
 }
 
+/* Words are kept in place, not by pointers: those would be relocations, which cost more than the text. */
 const char *
 sbx_standing_word(enum sbx_standing standing)
 {
-	switch (standing) {
-	case SBX_STANDING_UP: return "up";
-	case SBX_STANDING_TRIAL: return "trial";
-	case SBX_STANDING_THROTTLED: return "throttled";
-	case SBX_STANDING_DOWN: return "down";
-	case SBX_STANDING_NO_KEY: return "no key";
-	case SBX_STANDING_UNKNOWN: return "unknown";
-	}
-	return "";
+	static const char words[][10] = { "up", "trial", "throttled", "down", "no key", "unknown" };
+	_Static_assert(sizeof words / sizeof words[0] == SBX_STANDING_UNKNOWN + 1, "a word for each");
+	return (size_t)standing < sizeof words / sizeof words[0] ? words[standing] : "";
 }
 
 /* ---- looking ---- */
@@ -124,7 +129,7 @@ sbx_standing_word(enum sbx_standing standing)
 static const char *
 state_word(uint64_t state)
 {
-	static const char *const words[] = {
+	static const char words[][16] = {
 #define X(name, number, word) [number] = word,
 		SBX_BOARD_TARGET_STATES(X)
 #undef X
@@ -135,7 +140,7 @@ state_word(uint64_t state)
 static const char *
 why_word(uint64_t why)
 {
-	static const char *const words[] = {
+	static const char words[][24] = {
 #define X(name, number, word) [number] = word,
 		SBX_BOARD_WHYS(X)
 #undef X
@@ -180,10 +185,8 @@ throttled_until(const struct sbx_board_hot *row, uint32_t n_keys, uint64_t now_b
 int
 sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, struct sbx_target_view *ret_view)
 {
-	struct sbx_gate_verdict verdict;
+	struct sbx_gate_facts f;
 	struct sbx_board_hot row;
-	struct prices now;
-	uint32_t first;
 
 	if (i >= b->target.count)
 		return -SBX_ENOENT;
@@ -206,24 +209,30 @@ sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, st
 		.price_in_after = SBX_UNPRICED,
 		.price_out_after = SBX_UNPRICED,
 	};
-	if (!read_row(b, i, &row) || !ask_gate(b, i, t, false, true, now_boot_ns, &verdict, &now))
+	if (!read_row(b, i, &row))
 		return -SBX_EBUSY;
+	read_keys(b, t, false, &f);
+	f.shut_until_ns = row.shut_until_boot_ns;
+	for (uint32_t k = 0; k < f.n_keys; k++)
+		f.key[k].throttled_until_ns = row.throttle_boot_ns[k];
+	const struct sbx_gate_verdict verdict = sbx_gate_ask(&f, 0, now_boot_ns);
 	ret_view->standing = standing_of(verdict.gate);
 	ret_view->until_boot_ns = verdict.until_ns;
 	ret_view->state = state_word(row.state);
 	ret_view->why = why_word(row.why);
 	ret_view->since_boot_ns = row.since_boot_ns;
-	const uint32_t n_keys = sbx_board_n_keys(b, t, &first);
-	ret_view->throttled_until_boot_ns = throttled_until(&row, n_keys ? n_keys : 1, now_boot_ns);
+	ret_view->throttled_until_boot_ns = throttled_until(&row, f.n_keys, now_boot_ns);
 	ret_view->in_flight = row.in_flight;
 	ret_view->attempts = row.attempts;
 	ret_view->recent_good = row.recent_good;
 	ret_view->recent_bad = row.recent_bad;
 	ret_view->first_content = (struct sbx_times){ row.first_p50_ns, row.first_p95_ns, row.first_p99_ns, row.first_n };
 	ret_view->total = (struct sbx_times){ row.total_p50_ns, row.total_p95_ns, row.total_p99_ns, row.total_n };
-	ret_view->price_in = now.in;
-	ret_view->price_out = now.out;
-	if (row.price_change_unix_s > unix_s(b, now_boot_ns)) {
+	const uint64_t change_s = row.price_change_unix_s;
+	const bool to_come = change_s > unix_s(b, now_boot_ns);
+	ret_view->price_in = price_of(change_s && !to_come ? row.price_in_after : row.price_in);
+	ret_view->price_out = price_of(change_s && !to_come ? row.price_out_after : row.price_out);
+	if (to_come) {
 		ret_view->price_change_unix_s = row.price_change_unix_s;
 		ret_view->price_in_after = price_of(row.price_in_after);
 		ret_view->price_out_after = price_of(row.price_out_after);
@@ -240,6 +249,8 @@ cost_of(const struct sbx_need *need, const struct prices *p)
 	if (p->in == SBX_UNPRICED || p->out == SBX_UNPRICED)
 		return SBX_UNPRICED;
 	const unsigned __int128 sum = (unsigned __int128)need->input_tokens * (uint64_t)p->in + (unsigned __int128)need->output_tokens * (uint64_t)p->out;
+	if (sum <= UINT64_MAX) /* all but absurd ones; a 128-bit division takes longer than all the rest of a choice */
+		return (int64_t)((uint64_t)sum / 1000000u + ((uint64_t)sum % 1000000u != 0));
 	const unsigned __int128 cost = sum / 1000000u + (sum % 1000000u != 0);
 	return cost > INT64_MAX ? INT64_MAX : (int64_t)cost;
 }
@@ -283,7 +294,8 @@ pick(const struct sbx_board *b, const struct sbx_need *options, bool own_keys, u
 		n_positions = route->n_targets <= SBX_BOARD_ROUTE_TARGETS_MAX ? route->n_targets : 0;
 	}
 	const bool priced = need.max_cost_nanousd >= 0 || need.input_tokens || need.output_tokens;
-	for (uint32_t i = 0; i < n_positions && !sbx_rank_settled(SBX_RANK_PRIORITY, best, n, max); i++) {
+	bool settled = max == 0;
+	for (uint32_t i = 0; i < n_positions && !settled; i++) {
 		const uint32_t target = route ? route->target[i] : i;
 		struct sbx_gate_verdict v;
 		struct prices prices = { SBX_UNPRICED, SBX_UNPRICED };
@@ -308,6 +320,7 @@ pick(const struct sbx_board *b, const struct sbx_need *options, bool own_keys, u
 		if (need.max_cost_nanousd >= 0 && (c.cost_nanousd == SBX_UNPRICED || c.cost_nanousd > need.max_cost_nanousd))
 			continue;
 		n = sbx_rank_insert(SBX_RANK_PRIORITY, now_boot_ns, &c, best, n, max);
+		settled = n == max && sbx_rank_settled(SBX_RANK_PRIORITY, best, n, max);
 	}
 	return (int)n;
 }
@@ -322,7 +335,7 @@ candidate_standing(const struct sbx_candidate *c)
 int
 sbx_board_pick(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_boot_ns, struct sbx_pick *ret_pick, uint32_t n)
 {
-	struct sbx_candidate best[SBX_PICK_MAX];
+	struct sbx_candidate best[SBX_PICK_MAX] UNFILLED;
 	const int found = pick(b, need, false, now_boot_ns, best, n);
 	for (int i = 0; i < found; i++)
 		ret_pick[i] = (struct sbx_pick){ best[i].target, candidate_standing(&best[i]), best[i].until_ns, best[i].cost_nanousd };
@@ -332,7 +345,7 @@ sbx_board_pick(const struct sbx_board *b, const struct sbx_need *need, uint64_t 
 static const char *
 auth_word(uint32_t auth)
 {
-	static const char *const words[] = {
+	static const char words[][8] = {
 #define X(name, number, word) [number] = word,
 		SBX_BOARD_AUTHS(X)
 #undef X
@@ -340,10 +353,10 @@ auth_word(uint32_t auth)
 	return auth < sizeof words / sizeof words[0] ? words[auth] : "";
 }
 
-int
+__attribute__((cold)) int
 sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_boot_ns, struct sbx_direct *ret_direct, uint32_t n)
 {
-	struct sbx_candidate best[SBX_PICK_MAX];
+	struct sbx_candidate best[SBX_PICK_MAX] UNFILLED;
 	const int found = pick(b, need, true, now_boot_ns, best, n);
 	for (int i = 0; i < found; i++) {
 		const struct sbx_board_target *t = sbx_board_row(b, &b->target, best[i].target);

@@ -89,25 +89,24 @@ tier_of(const struct sbx_candidate *c, uint64_t now_ns)
 }
 
 static bool
-is_before(const struct sbx_candidate *a, const struct sbx_candidate *b)
+is_before(enum sbx_rank_tier tier, uint64_t within, uint32_t position, const struct sbx_candidate *b)
 {
-	if (a->tier != b->tier)
-		return a->tier < b->tier;
-	if (a->within != b->within)
-		return a->within < b->within;
-	return a->position < b->position;
+	if (tier != b->tier)
+		return tier < b->tier;
+	if (within != b->within)
+		return within < b->within;
+	return position < b->position;
 }
 
 uint32_t
 sbx_rank_insert(enum sbx_rank_policy policy, uint64_t now_ns, const struct sbx_candidate *c, struct sbx_candidate *best, uint32_t n,
                 uint32_t max)
 {
-	struct sbx_candidate in = *c;
-	in.tier = tier_of(c, now_ns);
-	in.within = in.tier == SBX_TIER_USABLE ? prefer(policy, c) : c->until_ns;
+	const enum sbx_rank_tier tier = tier_of(c, now_ns);
+	const uint64_t within = tier == SBX_TIER_USABLE ? prefer(policy, c) : c->until_ns;
 
 	uint32_t at = n;
-	while (at > 0 && is_before(&in, &best[at - 1]))
+	while (at > 0 && is_before(tier, within, c->position, &best[at - 1]))
 		at--;
 	if (at >= max)
 		return n;
@@ -115,7 +114,9 @@ sbx_rank_insert(enum sbx_rank_policy policy, uint64_t now_ns, const struct sbx_c
 		n++;
 	for (uint32_t i = n - 1; i > at; i--)
 		best[i] = best[i - 1];
-	best[at] = in;
+	best[at] = *c;
+	best[at].tier = tier;
+	best[at].within = within;
 	return n;
 }
 

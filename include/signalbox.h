@@ -306,7 +306,7 @@ SBX_API int sbx_board_find_route(const struct sbx_board *b, const char *name, ui
 SBX_API int sbx_board_find_target(const struct sbx_board *b, const char *name, uint32_t *ret_target);
 
 #define SBX_ROUTE_ALL UINT32_MAX
-#define SBX_PICK_MAX 64
+#define SBX_PICK_MAX 16 /* as many as `targets` of a request takes */
 struct sbx_need {
 	size_t size;                     /* set by SBX_NEED_INIT */
 	uint32_t route;                  /* of sbx_board_find_route(); SBX_ROUTE_ALL = any target */

@@ -39,14 +39,14 @@
  *     8 shut_until_boot_ns  0 = up; all ones = its one      136 since_boot_ns        in this state
  *                           trial runs; else due then       144 first_p95_ns
  *    16 throttled_boot_ns   the latest of throttle[]        152 first_p99_ns
- *    24 state               SBX_BOARD_UP ...                160 first_n              answers behind first_*
+ *    24 price_change_unix_s 0 = none is known               160 first_n              answers behind first_*
  *    32 price_in            nano-USD per million tokens     168 total_p50_ns
  *    40 price_out           (SBX_BOARD_UNPRICED = unknown)  176 total_p95_ns
  *    48 in_flight                                           184 total_p99_ns
  *    56 first_p50_ns        to first content; 0 = none seen 192 total_n
  *    64 throttle_boot_ns[8] by the number of the            200 recent_good          ends of the last 30 s
  *                           provider's credential           208 recent_bad
- *                                                           216 price_change_unix_s  0 = none is known
+ *   the first 64 bytes are what a choice reads              216 state                SBX_BOARD_UP ...
  *                                                           224 price_in_after
  *                                                           232 price_out_after
  *                                                           240 attempts             since the agent's start
@@ -162,10 +162,10 @@ struct sbx_board_header {
 
 struct sbx_board_hot {
 	uint64_t seq;
-	uint64_t shut_until_boot_ns, throttled_boot_ns, state, price_in, price_out, in_flight, first_p50_ns;
+	uint64_t shut_until_boot_ns, throttled_boot_ns, price_change_unix_s, price_in, price_out, in_flight, first_p50_ns;
 	uint64_t throttle_boot_ns[SBX_BOARD_KEYS_MAX];
 	uint64_t why, since_boot_ns, first_p95_ns, first_p99_ns, first_n, total_p50_ns, total_p95_ns, total_p99_ns;
-	uint64_t total_n, recent_good, recent_bad, price_change_unix_s, price_in_after, price_out_after, attempts, reserved_248;
+	uint64_t total_n, recent_good, recent_bad, state, price_in_after, price_out_after, attempts, reserved_248;
 };
 
 struct sbx_board_credential {
@@ -214,12 +214,12 @@ SBX_BOARD_AT(header, text_bytes, 168); SBX_BOARD_AT(header, agent_start_ticks, 1
 SBX_BOARD_AT(header, heartbeat_boot_ns, 192); SBX_BOARD_AT(header, heartbeat_unix_ns, 200); SBX_BOARD_AT(header, state, 208);
 SBX_BOARD_AT(header, reserved_216, 216); SBX_BOARD_ASSERT(sizeof(struct sbx_board_header) == 256);
 SBX_BOARD_AT(hot, seq, 0); SBX_BOARD_AT(hot, shut_until_boot_ns, 8); SBX_BOARD_AT(hot, throttled_boot_ns, 16);
-SBX_BOARD_AT(hot, state, 24); SBX_BOARD_AT(hot, price_in, 32); SBX_BOARD_AT(hot, price_out, 40); SBX_BOARD_AT(hot, in_flight, 48);
+SBX_BOARD_AT(hot, price_change_unix_s, 24); SBX_BOARD_AT(hot, price_in, 32); SBX_BOARD_AT(hot, price_out, 40); SBX_BOARD_AT(hot, in_flight, 48);
 SBX_BOARD_AT(hot, first_p50_ns, 56); SBX_BOARD_AT(hot, throttle_boot_ns, 64); SBX_BOARD_AT(hot, why, 128);
 SBX_BOARD_AT(hot, since_boot_ns, 136); SBX_BOARD_AT(hot, first_p95_ns, 144); SBX_BOARD_AT(hot, first_p99_ns, 152);
 SBX_BOARD_AT(hot, first_n, 160); SBX_BOARD_AT(hot, total_p50_ns, 168); SBX_BOARD_AT(hot, total_p95_ns, 176);
 SBX_BOARD_AT(hot, total_p99_ns, 184); SBX_BOARD_AT(hot, total_n, 192); SBX_BOARD_AT(hot, recent_good, 200);
-SBX_BOARD_AT(hot, recent_bad, 208); SBX_BOARD_AT(hot, price_change_unix_s, 216); SBX_BOARD_AT(hot, price_in_after, 224);
+SBX_BOARD_AT(hot, recent_bad, 208); SBX_BOARD_AT(hot, state, 216); SBX_BOARD_AT(hot, price_in_after, 224);
 SBX_BOARD_AT(hot, price_out_after, 232); SBX_BOARD_AT(hot, attempts, 240); SBX_BOARD_AT(hot, reserved_248, 248);
 SBX_BOARD_ASSERT(sizeof(struct sbx_board_hot) == 256);
 SBX_BOARD_AT(credential, seq, 0); SBX_BOARD_AT(credential, shut_until_boot_ns, 8); SBX_BOARD_AT(credential, why, 16);
