@@ -133,7 +133,7 @@ run-e2e: $(TOOLS) $(E2E_BIN)
 	done
 run-fuzz-replay: $(FUZZ_BIN)
 	@for f in $(FUZZ_BIN); do $$f tests/fuzz/corpus/$${f##*/} || exit 1; done
-$(B)/header_cxx.o: tests/unit/header_cxx.cc include/signalbox.h
+$(B)/header_cxx.o: tests/unit/header_cxx.cc include/signalbox.h include/signalbox/board.h
 	@mkdir -p $(@D)
 	$(call say,CXX,$<)
 	$(Q)if command -v g++ >/dev/null; then g++ -std=c++11 -Wall -Wextra -pedantic -Werror -Iinclude -c $< -o $@; else echo "  (no g++: the header is not tried as C++)"; fi
@@ -152,6 +152,11 @@ test: deps ## everything: unit and end to end, sanitized, on both loops, fuzz co
 	@$(MAKE) --no-print-directory SANITIZER=address run-e2e
 	@$(MAKE) --no-print-directory test-readme lint
 	@echo "make test: all of it passed"
+
+READS ?= 10000000
+tsan: deps ## the board under ThreadSanitizer: READS=n looks of reader threads at rows that a writer thread never leaves alone
+	@$(MAKE) --no-print-directory SANITIZER=thread build/thread/tests/test_board_race
+	@READS=$(READS) build/thread/tests/test_board_race
 
 SEEDS ?= 200
 sim: $(B)/sim ## simulate SEEDS=n random histories, or replay one with SEED=n
@@ -223,5 +228,5 @@ say = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(patsubst $(B)/%,%,$(2))')
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all help deps clean check test sim mutants conformance bench fuzz long lint test-readme demo install uninstall \
+.PHONY: all help deps clean check test tsan sim mutants conformance bench fuzz long lint test-readme demo install uninstall \
         unit-programs e2e-programs fuzz-programs run-unit run-e2e run-fuzz-replay

@@ -276,7 +276,7 @@ static const struct sbx_read_field model_fields[] = {
 #undef AT
 static const char *const support_words[] = { "reasoning", "reasoning_by_default", "assistant_prefill", "function_calling", "vision",
                                              "response_schema", NULL }; /* in the order of the bits */
-_Static_assert(SBX_CAP_JSON_SCHEMA == 1 << 5, "the last word is the last bit");
+_Static_assert(SBX_MODEL_JSON_SCHEMA == 1 << 5, "the last word is the last bit");
 
 /* ==== appending ==== */
 
@@ -525,7 +525,7 @@ read_supports(struct sbx_catalog_build *b, struct sbx_span supports)
 			caps |= 1u << i;
 	}
 	sbx_read_leave(&b->r, mark);
-	return caps & SBX_CAP_REASONS ? caps | SBX_CAP_REASONING : caps;
+	return caps & SBX_MODEL_REASONS ? caps | SBX_MODEL_REASONING : caps;
 }
 
 static bool

@@ -152,7 +152,7 @@ sbx_build_target(struct sbx_build *b, struct sbx_span at, uint32_t provider, con
 	}
 	target.known = sbx_facts_find(t->facts, sbx_span_of(target.name));
 	if (target.known) {
-		target.reasoning = target.known->caps & SBX_CAP_REASONS;
+		target.reasoning = target.known->caps & SBX_MODEL_REASONS;
 		target.context_tokens = target.known->context_tokens;
 	}
 	t->target[t->n_targets] = target;

@@ -28,6 +28,7 @@
 #include "agent/io/session.h"
 #include "agent/io/stats.h"
 #include "agent/log.h"
+#include "agent/paths.h"
 #include "agent/sdnotify.h"
 
 #define EXIT_USAGE 64
@@ -133,6 +134,8 @@ reload(struct sbx_agent *agent, struct sbx_buf *say)
 			(void)sbx_buf_printf(say, "warning: a new socket path takes effect at the next start\n");
 		sbx_world_put(agent->world);
 		agent->world = world;
+		(void)sbx_publish_world(agent->publisher, world, sbx_loop_now_ns(agent->loop)); /* without a board all else works */
+		sbx_session_board_all(agent);
 		agent->count.reloads++;
 		say_messages(&config->notes, say);
 		sbx_log(SBX_LOG_NOTICE, "reloaded", SBX_STR("config", config->source), SBX_UINT("providers", config->tables.n_providers),
@@ -162,6 +165,7 @@ begin_drain(struct daemon *d)
 		return;
 	}
 	a->draining = true;
+	sbx_publish_state(a->publisher, a->world, SBX_BOARD_DRAINING, now_ns);
 	d->drain_until_ns = now_ns + d->drain_ns;
 	(void)sbx_sd_notify("STOPPING=1");
 	sbx_log(SBX_LOG_NOTICE, "draining", SBX_UINT("requests", a->n_exchanges), SBX_UINT("sessions", a->n_sessions), SBX_NS("at_most", d->drain_ns));
@@ -294,8 +298,11 @@ run(struct daemon *d)
 	uint64_t ticked_ns = 0;
 	for (;;) {
 		uint64_t until = sbx_timers_next_ns(&a->timers), up = sbx_upstream_wake_ns(a->upstream);
+		uint64_t board = sbx_publish_wake_ns(a->publisher, a->world);
 		if (up < until)
 			until = up;
+		if (board < until)
+			until = board;
 		if (a->draining && d->drain_until_ns < until)
 			until = d->drain_until_ns;
 		int rc = sbx_loop_turn(a->loop, until);
@@ -307,6 +314,7 @@ run(struct daemon *d)
 		sbx_timers_run(&a->timers, now_ns);
 		sbx_upstream_run(a->upstream, now_ns);
 		reap(a);
+		sbx_publish_turn(a->publisher, a->world, now_ns);
 		if (now_ns - ticked_ns >= 1000000000ull) {
 			ticked_ns = now_ns;
 			sbx_log_tick(false);
@@ -324,6 +332,26 @@ run(struct daemon *d)
 }
 
 /* ---- start and end ---- */
+
+/* After the sockets: it makes their directory, in which the snapshot lies as well. */
+static int
+open_board(struct sbx_agent *a)
+{
+	const struct sbx_config *config = a->world->config;
+	char path[4096];
+	const struct sbx_publish_opts opts = {
+		.generation = a->generation,
+		.snapshot_path = sbx_path_snapshot(config->listen.socket, path, sizeof path) == 0 ? path : NULL,
+		.has_group = config->listen.has_group,
+		.group = config->listen.group,
+	};
+	if (sbx_publisher_new(&opts, &a->publisher)) {
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory"));
+		return -1;
+	}
+	(void)sbx_publish_world(a->publisher, a->world, a->started_ns); /* without a board all else works */
+	return 0;
+}
 
 static void
 harden(void)
@@ -374,7 +402,7 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory or descriptors"));
 		return -1;
 	}
-	if (open_sockets(d))
+	if (open_sockets(d) || open_board(a))
 		return -1;
 	d->watchdog_ns = sbx_sd_watchdog_ns();
 	d->watchdog = (struct sbx_timer){ .fire = on_watchdog, .arg = d };
@@ -405,6 +433,7 @@ tear_down(struct daemon *d)
 	if (a->upstream)
 		sbx_upstream_run(a->upstream, 0); /* lets go of what was aborted */
 	reap(a);
+	sbx_publisher_free(a->publisher);
 	sbx_world_put(a->world);
 	sbx_upstream_free(a->upstream);
 	sbx_loop_free(a->loop);
@@ -538,6 +567,7 @@ main(int argc, char **argv)
 		        SBX_UINT("routes", config->tables.n_routes), SBX_STR("http", sbx_upstream_about()));
 		(void)sbx_sd_notify("READY=1");
 		status = run(&d);
+		sbx_publish_state(d.agent.publisher, d.agent.world, SBX_BOARD_STOPPED, sbx_loop_now_ns(d.agent.loop));
 		log_summary(&d);
 	}
 	tear_down(&d);

@@ -67,17 +67,39 @@ sbx_path_socket(char *ret_path, size_t path_bytes)
 	return join(ret_path, path_bytes, SYSTEM_SOCKET, "");
 }
 
+/* `name` in the directory of another file. */
+static int
+beside(const char *path, const char *name, char *ret_path, size_t path_bytes)
+{
+	char dir[4096];
+	const char *slash = strrchr(path, '/');
+	size_t n = slash ? (size_t)(slash - path) + 1 : 0;
+	if (n >= sizeof dir)
+		return -SBX_ETOOBIG;
+	memcpy(dir, path, n);
+	dir[n] = '\0';
+	return join(ret_path, path_bytes, dir, name);
+}
+
 int
 sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes)
 {
-	char dir[4096];
-	const char *slash = strrchr(socket, '/');
-	size_t n = slash ? (size_t)(slash - socket) + 1 : 0;
-	if (n >= sizeof dir)
+	return beside(socket, "admin.sock", ret_path, path_bytes);
+}
+
+int
+sbx_path_snapshot(const char *socket, char *ret_path, size_t path_bytes)
+{
+	char first[4096];
+	const char *state = env("STATE_DIRECTORY");
+	if (!state)
+		return beside(socket, "board.snapshot", ret_path, path_bytes);
+	const size_t n = strcspn(state, ":"); /* there may be several */
+	if (n >= sizeof first)
 		return -SBX_ETOOBIG;
-	memcpy(dir, socket, n);
-	dir[n] = '\0';
-	return join(ret_path, path_bytes, dir, "admin.sock");
+	memcpy(first, state, n);
+	first[n] = '\0';
+	return join(ret_path, path_bytes, first, "/board.snapshot");
 }
 
 bool

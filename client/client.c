@@ -585,6 +585,29 @@ sbx_process(struct sbx_client *c, short revents)
 	return 0;
 }
 
+/* ---- the board ---- */
+
+int
+sbx_board(struct sbx_client *c, struct sbx_board **ret_board)
+{
+	int rc = sbx_enter(c);
+	if (rc)
+		return rc;
+	/* A newer one may lie in the socket. */
+	while (c->fd >= 0 && (!c->board || sbx_board_life(c->board, 0) == SBX_LIFE_REPLACED) && sbx_link_can_read(c)) {
+		rc = sbx_link_read(c);
+		if (rc < 0)
+			return rc;
+		if (rc == 0)
+			break;
+	}
+	if (!c->board)
+		return sbx_fail(c, c->board_rc ? c->board_rc : -SBX_ENOBOARD, "no board: %s",
+		                c->board_why[0] ? c->board_why : "the agent sent none; sbx_stats() asks for the same facts");
+	*ret_board = sbx_board_get(c->board);
+	return 0;
+}
+
 /* ---- open and close ---- */
 
 static int
@@ -679,6 +702,7 @@ sbx_close(struct sbx_client *c)
 	sbx_buf_fini(&c->later);
 	sbx_buf_fini(&c->out);
 	sbx_reply_free(c->reply);
+	sbx_board_close(c->board);
 	if (c->owner_page)
 		(void)munmap(c->owner_page, OWNER_PAGE_BYTES);
 	free(c);

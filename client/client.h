@@ -25,6 +25,7 @@
 
 #include <signalbox.h>
 
+#include "client/board.h"
 #include "client/buf.h"
 #include "client/reply.h"
 #include "client/wire.h"
@@ -91,6 +92,10 @@ struct sbx_client {
 	uint8_t taken_byte;      /* the byte behind it */
 	uint64_t taken_id;
 	size_t taken_paid_bytes;
+	/* board */
+	struct sbx_board *board; /* the newest that came; one reference; NULL = none */
+	int board_rc;            /* why there is none */
+	char board_why[192];
 	/* requests */
 	struct sbx_inflight **slots;
 	uint32_t n_slots, n_inflight, slot_hint;

@@ -3,7 +3,7 @@
  * link.c -- the connection of a handle: where the agent is, the greeting, bytes in and out, loss and return. See client.h.
  *
  * Nothing here blocks but sbx_link_wait(). connect() on a Unix socket is immediate: it succeeds, fails, or says EAGAIN when the
- * agent's backlog is full. Received with plain recv(): descriptors that a peer might attach are discarded by the kernel.
+ * agent's backlog is full. One descriptor at a time is accepted along with bytes, that of a board; the kernel discards the others.
  */
 #include "client/client.h"
 
@@ -325,6 +325,42 @@ lost_by_errno(struct sbx_client *c, const char *what)
 	sbx_link_lost(c, -SBX_EAGENT, why);
 }
 
+/* A descriptor came. The newest board is the current one, whatever else is still unread: its frame need not be looked at. */
+static void
+on_descriptor(struct sbx_client *c, int fd)
+{
+	struct sbx_board *board;
+	int rc = sbx_board_attach(fd, &board, c->board_why, sizeof c->board_why);
+	(void)close(fd); /* the map stays */
+	if (rc) {
+		c->board_rc = rc;
+		return; /* the one before it, if any, says `replaced` */
+	}
+	sbx_board_close(c->board);
+	c->board = board;
+}
+
+/* recv(), and at most one descriptor: -1 = none came. The control buffer ends where a second one would begin. */
+static ssize_t
+receive(int socket, void *to, size_t bytes, int *ret_fd)
+{
+	union {
+		struct cmsghdr head;
+		char bytes[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = { to, bytes };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = CMSG_LEN(sizeof(int)) };
+	ssize_t n;
+	do
+		n = recvmsg(socket, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	while (n < 0 && errno == EINTR);
+	*ret_fd = -1;
+	const struct cmsghdr *h = n > 0 ? CMSG_FIRSTHDR(&m) : NULL;
+	if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS && h->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(ret_fd, CMSG_DATA(h), sizeof *ret_fd);
+	return n;
+}
+
 int
 sbx_link_read(struct sbx_client *c)
 {
@@ -332,13 +368,13 @@ sbx_link_read(struct sbx_client *c)
 	if (!room)
 		return sbx_fail(c, -SBX_ENOMEM, "out of memory while receiving");
 	/* One byte less, so that there is always one behind the last frame for the NUL of a string. */
-	ssize_t n;
-	do
-		n = recv(c->fd, room, SBX_READ_BYTES - 1, MSG_DONTWAIT);
-	while (n < 0 && errno == EINTR);
+	int fd;
+	ssize_t n = receive(c->fd, room, SBX_READ_BYTES - 1, &fd);
+	if (fd >= 0)
+		on_descriptor(c, fd);
 	if (n > 0) {
 		sbx_buf_commit(&c->in, (size_t)n);
-		c->drained = n < (ssize_t)SBX_READ_BYTES - 1;
+		c->drained = n < (ssize_t)SBX_READ_BYTES - 1 && fd < 0; /* a receive ends behind a descriptor */
 		if (c->link == SBX_LINK_GREETING)
 			greet(c);
 		return 1;

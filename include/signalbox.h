@@ -28,6 +28,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <signalbox/board.h>
 #include <signalbox/errors.h>
 
 #ifdef __cplusplus
@@ -215,6 +216,128 @@ SBX_API bool sbx_reply_string(const struct sbx_reply *r, const char *name, const
 /* Walk a STATS or RELOADED reply: i from 0; false past the end. Nested maps are flattened: "target.openai/gpt-5.2.state". Exactly one of
  * *ret_text (else NULL) and *ret_number is meaningful. */
 SBX_API bool sbx_reply_field(const struct sbx_reply *r, uint32_t i, const char **ret_name, const char **ret_text, int64_t *ret_number);
+
+/* ---- the board: who is healthy, without asking ----
+ * Memory that the agent writes and every process of the host reads: the state, times and prices of each target. Looking at it
+ * makes no system call and takes nobody's time. A board is its holder's own: it outlives sbx_close(), and stays good in a
+ * forked child. Any number of threads may look at one at once. Its rows are each consistent in itself, but no snapshot of one
+ * instant. Layout and numbers: <signalbox/board.h>. Times are CLOCK_BOOTTIME in ns: sbx_boot_ns(). Since 0.1. */
+
+struct sbx_board;
+
+/* sbx_board() -- the agent's current board.
+ *  ret_board  a reference of the caller's own: sbx_board_close()
+ * Looks whether the agent has sent a newer one, never blocks; a lost connection is not opened again by it. 0; -SBX_ENOBOARD none
+ * came (an old agent, a sandbox): everything else works, and sbx_stats() tells the same by a question; -SBX_EVERSION the board
+ * is of another major version; -SBX_EFORK; -SBX_ENOMEM. */
+SBX_API int sbx_board(struct sbx_client *c, struct sbx_board **ret_board);
+/* The same from a descriptor that came some other way; it stays the caller's. why: room for a sentence, at least 160 bytes, or NULL.
+ * 0; -SBX_EBUSY it is still being built: try again; -SBX_EVERSION; -SBX_EPROTO not a board, cut short, or not sealed;
+ * -SBX_ENOBOARD it cannot be mapped; -SBX_ENOMEM. */
+SBX_API int sbx_board_attach(int fd, struct sbx_board **ret_board, char *why, size_t why_bytes);
+/* sbx_board_load() -- the snapshot that the agent leaves in a file every 10 s and at its end, for when it is hung or dead.
+ *  path  NULL = where agents of this host leave it: beside the socket, else /var/lib/signalbox
+ * 0; -SBX_ENOENT there is none; -SBX_EACCESS; else as sbx_board_attach(). */
+SBX_API int sbx_board_load(const char *path, struct sbx_board **ret_board, char *why, size_t why_bytes);
+SBX_API void sbx_board_close(struct sbx_board *b); /* NULL is fine. Not while another thread looks at it */
+
+SBX_API uint64_t sbx_boot_ns(void); /* CLOCK_BOOTTIME now */
+
+enum sbx_life {
+	SBX_LIFE_STARTING, SBX_LIFE_SERVING, SBX_LIFE_DRAINING,
+	SBX_LIFE_STOPPED,   /* in an orderly way */
+	SBX_LIFE_REPLACED,  /* by another board: sbx_board() has it */
+	SBX_LIFE_STALE,     /* no heartbeat for three intervals: sbx_board_probe() knows more */
+	SBX_LIFE_HUNG,      /* probe only: stale, but its process is there */
+	SBX_LIFE_DEAD,      /* probe only: stale, and its process is gone */
+};
+/* What the board itself tells of its agent: no system call. Never HUNG or DEAD. */
+SBX_API enum sbx_life sbx_board_life(const struct sbx_board *b, uint64_t now_boot_ns);
+/* The same, and where it is stale a look for the process. STALE remains where it cannot be seen (another pid namespace). */
+SBX_API enum sbx_life sbx_board_probe(const struct sbx_board *b, uint64_t now_boot_ns);
+SBX_API const char *sbx_life_word(enum sbx_life life);
+
+struct sbx_board_info {
+	uint64_t generation, edition;    /* of the agent's start; of its configuration since then */
+	int64_t agent_pid;
+	uint64_t agent_start_boot_ns, heartbeat_boot_ns, heartbeat_unix_ns;
+	uint32_t n_targets, n_routes, n_providers, n_credentials;
+	bool snapshot;                   /* from a file: as old as its heartbeat */
+};
+SBX_API void sbx_board_describe(const struct sbx_board *b, struct sbx_board_info *ret_info);
+
+enum sbx_standing {
+	SBX_STANDING_UP,
+	SBX_STANDING_TRIAL,     /* was down, and is due for one trial request */
+	SBX_STANDING_THROTTLED, /* until */
+	SBX_STANDING_DOWN,      /* until; the last resort */
+	SBX_STANDING_NO_KEY,    /* cannot be asked; until, if time can mend it */
+	SBX_STANDING_UNKNOWN,   /* its row could not be read: busy, or its writer died in it */
+};
+SBX_API const char *sbx_standing_word(enum sbx_standing standing);
+
+#define SBX_UNPRICED INT64_MIN /* a price or cost that is not known; it is not 0 */
+
+struct sbx_times { uint64_t p50_ns, p95_ns, p99_ns, n; }; /* of the last 5 to 10 minutes' successes; n = 0: none */
+struct sbx_target_view {
+	const char *name, *provider, *model, *dialect; /* as long as the board */
+	uint32_t caps, caps_known;       /* SBX_CAP_* */
+	uint64_t context_tokens, output_tokens; /* 0 = not known */
+	enum sbx_standing standing;      /* with its keys, now */
+	uint64_t until_boot_ns;          /* THROTTLED, DOWN, NO_KEY: when that may change; UINT64_MAX = not by time alone */
+	/* of the target alone; all zero (prices UNPRICED) where standing is UNKNOWN */
+	const char *state, *why;         /* "up", "down", "probing", "misconfigured"; "" = no reason */
+	uint64_t since_boot_ns, throttled_until_boot_ns; /* 0 = not throttled */
+	uint64_t in_flight, attempts, recent_good, recent_bad; /* recent: ends of the last 30 s */
+	struct sbx_times first_content, total;
+	int64_t price_in, price_out;     /* nano-USD per million tokens, at this hour */
+	uint64_t price_change_unix_s;    /* 0 = none is known */
+	int64_t price_in_after, price_out_after;
+};
+/* i from 0. 0; -SBX_ENOENT past the end; -SBX_EBUSY its row could not be read, and only the facts are filled in. */
+SBX_API int sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, struct sbx_target_view *ret_view);
+struct sbx_route_view {
+	const char *name, *policy;
+	uint32_t n_targets, target[16];
+};
+SBX_API int sbx_board_route(const struct sbx_board *b, uint32_t i, struct sbx_route_view *ret_view); /* 0; -SBX_ENOENT */
+/* By name: 0; -SBX_ENOENT. The number is good for this board alone. Compares every name: look once, and keep it. */
+SBX_API int sbx_board_find_route(const struct sbx_board *b, const char *name, uint32_t *ret_route);
+SBX_API int sbx_board_find_target(const struct sbx_board *b, const char *name, uint32_t *ret_target);
+
+#define SBX_ROUTE_ALL UINT32_MAX
+#define SBX_PICK_MAX 16 /* as many as `targets` of a request takes */
+struct sbx_need {
+	size_t size;                     /* set by SBX_NEED_INIT */
+	uint32_t route;                  /* of sbx_board_find_route(); SBX_ROUTE_ALL = any target */
+	uint32_t caps;                   /* SBX_CAP_*: a target that is known to lack one is left out */
+	uint64_t input_tokens, output_tokens; /* estimate, for limits and cost; 0 = do not look */
+	int64_t max_cost_nanousd;        /* leaves out what costs more, and what has no price; -1 = no limit */
+};
+#define SBX_NEED_INIT { sizeof(struct sbx_need), SBX_ROUTE_ALL, 0, 0, 0, -1 }
+struct sbx_pick {
+	uint32_t target;
+	enum sbx_standing standing;
+	uint64_t until_boot_ns;
+	int64_t cost_nanousd;            /* of this need there; SBX_UNPRICED */
+};
+/* sbx_board_pick() -- which targets, in what order, would serve this need now? By the agent's own ranking: what is usable in the
+ * policy's order, then what is throttled for a moment, what is down, what is throttled for long; never one without a key. So
+ * the first whose standing is UP or TRIAL is the one that the agent would ask.
+ *  ret_pick, n  room; n at most SBX_PICK_MAX
+ * No system call, no copy of the board, no lock. How many were written, 0 = none; -SBX_EINVAL; -SBX_ENOENT no such route. */
+SBX_API int sbx_board_pick(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_boot_ns, struct sbx_pick *ret_pick, uint32_t n);
+
+struct sbx_direct {                      /* strings: as long as the board */
+	const char *target, *model, *dialect;
+	const char *url;                 /* to POST the request to */
+	const char *auth;                /* "bearer", "api-key" (the header's name), "none" */
+	const char *key_name;            /* where the agent has its key from, "env:OPENAI_API_KEY"; "" = none. Never the key */
+	enum sbx_standing standing;
+};
+/* sbx_bypass() -- when the agent is gone: whom to call oneself, in order. As sbx_board_pick(), but keys are left out of it: the
+ * caller brings his own. Returns as sbx_board_pick(). */
+SBX_API int sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_boot_ns, struct sbx_direct *ret_direct, uint32_t n);
 
 /* ---- the agent itself ---- */
 SBX_API int sbx_stats(struct sbx_client *c, uint64_t *ret_id);  /* answered by SBX_NOTE_STATS */

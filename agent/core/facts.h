@@ -82,12 +82,12 @@ struct sbx_price_row {
 };
 
 enum { /* sbx_model.caps */
-	SBX_CAP_REASONING = 1,     /* can think before it answers */
-	SBX_CAP_REASONS = 2,       /* and does, unless told not to */
-	SBX_CAP_PREFILL = 4,       /* goes on from an assistant's message that was begun */
-	SBX_CAP_TOOLS = 8,
-	SBX_CAP_VISION = 16,
-	SBX_CAP_JSON_SCHEMA = 32,
+	SBX_MODEL_REASONING = 1,     /* can think before it answers */
+	SBX_MODEL_REASONS = 2,       /* and does, unless told not to */
+	SBX_MODEL_PREFILL = 4,       /* goes on from an assistant's message that was begun */
+	SBX_MODEL_TOOLS = 8,
+	SBX_MODEL_VISION = 16,
+	SBX_MODEL_JSON_SCHEMA = 32,
 };
 
 struct sbx_model {

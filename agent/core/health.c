@@ -58,7 +58,10 @@ struct sbx_health {
 	struct sbx_credential_health *credential;
 	struct latencies *latency;
 	struct budget *budget;
+	uint32_t *dirty, n_dirty;   /* rows whose `dirty` is set */
 };
+
+_Static_assert(SBX_KEYS_MAX <= SBX_GATE_KEYS_MAX, "the gate looks at all keys of a provider");
 
 static const char *const words[] = {
 #define X(name, word) [SBX_BREAKER_##name] = word,
@@ -94,7 +97,8 @@ sbx_health_new(const struct sbx_tables *tables, uint64_t now_ns)
 	h->latency = calloc(h->n_targets, sizeof *h->latency);
 	h->credential = calloc(h->n_credentials + 1u, sizeof *h->credential); /* + 1: never an allocation of nothing */
 	h->budget = calloc(h->n_providers + 1u, sizeof *h->budget);
-	if (!h->target || !h->latency || !h->credential || !h->budget) {
+	h->dirty = calloc(h->n_targets, sizeof *h->dirty);
+	if (!h->target || !h->latency || !h->credential || !h->budget || !h->dirty) {
 		sbx_health_free(h);
 		return NULL;
 	}
@@ -112,7 +116,34 @@ sbx_health_free(struct sbx_health *h)
 	free(h->latency);
 	free(h->credential);
 	free(h->budget);
+	free(h->dirty);
 	free(h);
+}
+
+static void
+mark_dirty(struct sbx_health *h, uint32_t target)
+{
+	if (h->target[target].dirty)
+		return;
+	h->target[target].dirty = true;
+	h->dirty[h->n_dirty++] = target;
+}
+
+bool
+sbx_health_is_dirty(const struct sbx_health *h)
+{
+	return h->n_dirty > 0;
+}
+
+uint32_t
+sbx_health_take_dirty(struct sbx_health *h, uint32_t *ret_target, uint32_t max)
+{
+	uint32_t n = 0;
+	while (n < max && h->n_dirty > 0) {
+		ret_target[n] = h->dirty[--h->n_dirty];
+		h->target[ret_target[n++]].dirty = false;
+	}
+	return n;
 }
 
 static bool
@@ -126,7 +157,9 @@ sbx_health_carry_target(struct sbx_health *h, uint32_t to, const struct sbx_heal
 {
 	assert(to < h->n_targets && from < old->n_targets);
 	struct sbx_target_health *t = &h->target[to];
+	const bool dirty = t->dirty;
 	*t = old->target[from];
+	t->dirty = dirty;
 	t->in_flight = 0;
 	if (t->state == SBX_BREAKER_HALF_OPEN) {
 		t->state = SBX_BREAKER_OPEN;
@@ -137,6 +170,7 @@ sbx_health_carry_target(struct sbx_health *h, uint32_t to, const struct sbx_heal
 		h->latency[to].first_content = old->latency[from].first_content;
 	if (has_samples(&old->latency[from].total))
 		h->latency[to].total = old->latency[from].total;
+	mark_dirty(h, to);
 }
 
 void
@@ -151,7 +185,10 @@ void
 sbx_health_clear_target(struct sbx_health *h, uint32_t target, uint64_t now_ns)
 {
 	assert(target < h->n_targets && h->target[target].in_flight == 0);
+	const bool dirty = h->target[target].dirty;
 	h->target[target] = fresh_target(now_ns);
+	h->target[target].dirty = dirty;
+	mark_dirty(h, target);
 	if (has_samples(&h->latency[target].first_content) || has_samples(&h->latency[target].total))
 		h->latency[target] = (struct latencies){ 0 };
 }
@@ -209,44 +246,26 @@ is_due(const struct sbx_target_health *row, uint64_t now_ns)
 	return (row->state == SBX_BREAKER_OPEN || row->state == SBX_BREAKER_AWAY) && now_ns >= row->until_ns;
 }
 
-/* Of one credential (UINT32_MAX: none is needed), throttle of the target included. */
-static struct sbx_gate_answer
-ask_key(const struct sbx_health *h, const struct sbx_target_health *row, uint32_t credential, uint32_t number, uint64_t now_ns)
+uint64_t
+sbx_health_shut_until_ns(const struct sbx_target_health *row)
 {
-	struct sbx_gate_answer a = { .gate = SBX_GATE_YES, .credential = credential };
-	const struct sbx_credential_health *c = credential == UINT32_MAX ? NULL : &h->credential[credential];
-
-	if (c && c->open_until_ns) {
-		if (c->probing || now_ns < c->open_until_ns)
-			return (struct sbx_gate_answer){ SBX_GATE_NO_KEY, UINT32_MAX, c->probing ? UINT64_MAX : c->open_until_ns };
-		a.gate = SBX_GATE_PROBE;
+	switch (row->state) {
+	case SBX_BREAKER_CLOSED:
+		return 0;
+	case SBX_BREAKER_OPEN:
+	case SBX_BREAKER_AWAY:
+		return row->until_ns ? row->until_ns : 1; /* 0 would mean: up */
+	case SBX_BREAKER_HALF_OPEN:
+	case SBX_BREAKER__COUNT:
+		break;
 	}
-	if (now_ns < row->throttle_until_ns[number])
-		return (struct sbx_gate_answer){ SBX_GATE_THROTTLED, UINT32_MAX, row->throttle_until_ns[number] };
-	return a;
+	return UINT64_MAX;
 }
 
-/* The first credential that may be used; else the earliest time at which one may, THROTTLED if any of them is. */
-static struct sbx_gate_answer
-ask_keys(const struct sbx_health *h, const struct sbx_provider *p, const struct sbx_target_health *row, uint32_t not_keys, uint64_t now_ns)
+uint64_t
+sbx_health_credential_shut_until_ns(const struct sbx_credential_health *c)
 {
-	struct sbx_gate_answer all = { SBX_GATE_NO_KEY, UINT32_MAX, UINT64_MAX };
-	bool keyless = p->n_credentials == 0 && p->auth == SBX_AUTH_NONE;
-	uint32_t n = keyless ? 1 : p->n_credentials;
-
-	assert(n <= SBX_KEYS_MAX);
-	for (uint32_t k = 0; k < n; k++) {
-		if (not_keys & (1u << k))
-			continue;
-		struct sbx_gate_answer a = ask_key(h, row, keyless ? UINT32_MAX : p->first_credential + k, k, now_ns);
-		if (a.gate == SBX_GATE_YES || a.gate == SBX_GATE_PROBE)
-			return a;
-		if (a.gate == SBX_GATE_THROTTLED)
-			all.gate = SBX_GATE_THROTTLED;
-		if (a.until_ns < all.until_ns)
-			all.until_ns = a.until_ns;
-	}
-	return all;
+	return c->probing ? UINT64_MAX : c->open_until_ns;
 }
 
 struct sbx_gate_answer
@@ -255,24 +274,20 @@ sbx_health_gate(const struct sbx_health *h, const struct sbx_tables *t, uint32_t
 {
 	assert(target < h->n_targets && provider < h->n_providers);
 	const struct sbx_target_health *row = &h->target[target];
-	struct sbx_gate_answer a = ask_keys(h, &t->provider[provider], row, not_keys, now_ns);
-	bool usable = a.gate == SBX_GATE_YES || a.gate == SBX_GATE_PROBE;
+	const struct sbx_provider *p = &t->provider[provider];
+	const bool keyless = p->n_credentials == 0 && p->auth == SBX_AUTH_NONE;
+	struct sbx_gate_facts f;
 
-	if (row->state == SBX_BREAKER_CLOSED)
-		return a;
-	if (is_due(row, now_ns)) {
-		if (usable)
-			a.gate = SBX_GATE_PROBE;
-		return a;
-	}
-	uint64_t until_ns = row->state == SBX_BREAKER_HALF_OPEN ? UINT64_MAX : row->until_ns;
-	if (usable) {
-		a.gate = SBX_GATE_BROKEN;
-		a.until_ns = until_ns;
-	} else if (until_ns > a.until_ns) {
-		a.until_ns = until_ns; /* both have to allow it */
-	}
-	return a;
+	assert(p->n_credentials <= SBX_KEYS_MAX);
+	f.shut_until_ns = sbx_health_shut_until_ns(row);
+	f.n_keys = keyless ? 1 : p->n_credentials;
+	for (uint32_t k = 0; k < f.n_keys; k++)
+		f.key[k] = (struct sbx_gate_key){
+			.shut_until_ns = keyless ? 0 : sbx_health_credential_shut_until_ns(&h->credential[p->first_credential + k]),
+			.throttled_until_ns = row->throttle_until_ns[k],
+		};
+	const struct sbx_gate_verdict v = sbx_gate_ask(&f, not_keys, now_ns);
+	return (struct sbx_gate_answer){ v.gate, keyless || v.key == UINT32_MAX ? UINT32_MAX : p->first_credential + v.key, v.until_ns };
 }
 
 /* ---- breaker ---- */
@@ -308,6 +323,24 @@ half_failed(const struct sbx_target_health *row)
 		bad += row->recent[i].bad;
 	}
 	return good + bad >= TRIP_RATE_MIN && bad >= good;
+}
+
+void
+sbx_health_recent(const struct sbx_health *h, uint32_t target, uint64_t now_ns, uint32_t *ret_good, uint32_t *ret_bad)
+{
+	assert(target < h->n_targets);
+	const struct sbx_target_health *row = &h->target[target];
+	const uint64_t slot = now_ns / RECENT_SLOT_NS;
+	uint32_t good = 0, bad = 0;
+
+	for (uint32_t age = 0; age < RECENT_SLOTS && age <= row->recent_slot; age++) {
+		if (row->recent_slot - age + RECENT_SLOTS <= slot)
+			break; /* it and all before it are older than 30 s */
+		good += row->recent[(row->recent_slot - age) % RECENT_SLOTS].good;
+		bad += row->recent[(row->recent_slot - age) % RECENT_SLOTS].bad;
+	}
+	*ret_good = good;
+	*ret_bad = bad;
 }
 
 static void
@@ -460,6 +493,7 @@ sbx_health_on_start(struct sbx_health *h, const struct sbx_tables *t, uint32_t t
 	struct sbx_target_health *row = &h->target[target];
 
 	(void)key_number(t, provider, credential); /* asserts that it is one of this provider's */
+	mark_dirty(h, target);
 	row->attempts++;
 	row->in_flight++;
 	if (is_due(row, now_ns))
@@ -487,6 +521,7 @@ sbx_health_on_end(struct sbx_health *h, const struct sbx_tables *t, uint32_t tar
 	const enum sbx_breaker_note note = sbx_class_breaker(class);
 
 	assert(row->in_flight > 0);
+	mark_dirty(h, target);
 	row->in_flight--;
 	if (credential != UINT32_MAX)
 		credential_on_end(&h->credential[credential], note, class, started_ns, now_ns);

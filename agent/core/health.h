@@ -26,6 +26,7 @@
 #include "agent/core/class.h"
 #include "agent/core/latency.h"
 #include "agent/core/tables.h"
+#include "client/rank.h"
 
 #define SBX_BREAKER_STATES(X)                                                                                                  \
 	X(CLOSED, "up") X(OPEN, "down") X(HALF_OPEN, "probing") X(AWAY, "misconfigured")
@@ -47,6 +48,7 @@ struct sbx_target_health {
 	uint32_t failures;                        /* consecutive */
 	uint32_t trips;                           /* consecutive, without a success between */
 	bool probing;                             /* the one request of HALF_OPEN is under way: true exactly in that state */
+	bool dirty;                               /* in the list of rows that changed since they were last taken */
 	bool last_good;                           /* the last attempt that told anything was a success (true before any) */
 	uint32_t in_flight;
 	uint64_t throttle_until_ns[SBX_KEYS_MAX]; /* by the provider's credential number (0 where no key is needed); 0 = none */
@@ -75,8 +77,8 @@ void sbx_health_carry_credential(struct sbx_health *h, uint32_t to, const struct
 void sbx_health_clear_target(struct sbx_health *h, uint32_t target, uint64_t now_ns); /* an ad-hoc row is reused; none in flight */
 
 /* May this target be used now, and with which credential? The first usable one in the order of the configuration. Where a
- * target is broken and has no usable credential either, the credentials answer: a BROKEN one always has a credential to try. */
-enum sbx_gate { SBX_GATE_YES, SBX_GATE_PROBE /* yes, as the one trial */, SBX_GATE_THROTTLED, SBX_GATE_BROKEN, SBX_GATE_NO_KEY };
+ * target is broken and has no usable credential either, the credentials answer: a BROKEN one always has a credential to try.
+ * Decided by sbx_gate_ask() of client/rank.h, as a reader of the board decides it. */
 struct sbx_gate_answer {
 	enum sbx_gate gate;
 	uint32_t credential;  /* YES, PROBE, BROKEN: index into tables->credential; UINT32_MAX = needs none */
@@ -110,6 +112,15 @@ const struct sbx_target_health *sbx_health_target(const struct sbx_health *h, ui
 const struct sbx_credential_health *sbx_health_credential(const struct sbx_health *h, uint32_t credential);
 const struct sbx_latency *sbx_health_first_content(const struct sbx_health *h, uint32_t target); /* of successes */
 const struct sbx_latency *sbx_health_total(const struct sbx_health *h, uint32_t target);         /* of successes */
+/* Rows that changed since the last call: at most max of them into ret_target, each once; those that did not fit come next time. A
+ * row's credentials may have changed with it. is_dirty: there are some. */
+bool sbx_health_is_dirty(const struct sbx_health *h);
+uint32_t sbx_health_take_dirty(struct sbx_health *h, uint32_t *ret_target, uint32_t max);
+/* Ends of the last 30 s. */
+void sbx_health_recent(const struct sbx_health *h, uint32_t target, uint64_t now_ns, uint32_t *ret_good, uint32_t *ret_bad);
+/* When a target, or a credential, may be used again by its own state: 0 = it may; UINT64_MAX = its one trial is under way. */
+uint64_t sbx_health_shut_until_ns(const struct sbx_target_health *row);
+uint64_t sbx_health_credential_shut_until_ns(const struct sbx_credential_health *c);
 /* NULL, or the invariant that does not hold. For tests. */
 const char *sbx_health_validate(const struct sbx_health *h);
 

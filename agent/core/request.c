@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <string.h>
 
+#include "client/rank.h"
+
 #define NO_ATTEMPT SBX_ATTEMPTS_MAX /* no attempt */
 
 /* A wait is at least this long: a health row whose "until" has just passed must not turn into a busy loop. */
@@ -353,53 +355,70 @@ try_hold(struct step *s, uint8_t ci, uint64_t until_ns, uint64_t max_ns)
 	return true;
 }
 
-/* ROUTING: start the first usable candidate in order, or wait for one, or give up. */
+/* ROUTING: down the ranking of the candidates (client/rank.h), start the first usable one, or wait for one, or give up. */
 static void
 choose(struct step *s)
 {
 	struct sbx_request *req = s->req;
-	uint64_t free_ns = UINT64_MAX, due_ns = UINT64_MAX;
-	uint8_t throttled = UINT8_MAX, broken = UINT8_MAX;
-	uint32_t broken_credential = UINT32_MAX;
+	struct sbx_candidate ranked[SBX_ROUTE_TARGETS_MAX];
+	uint32_t n = 0;
 
 	if (s->now_ns >= req->deadline_ns) {
 		finish_error(s, SBX_REQ_FAILED, SBX_CODE_TIMEOUT, NO_ATTEMPT, -1);
 		return;
 	}
-	for (uint8_t i = 0; i < req->n_candidates; i++) {
+	for (uint8_t i = 0; i < req->n_candidates && !sbx_rank_settled(SBX_RANK_PRIORITY, ranked, n, 1); i++) {
 		struct sbx_candidate_row *c = &req->candidate[i];
 
 		if (!may_start(req, c))
 			continue;
 		const struct sbx_gate_answer g = ask_gate(s, c);
+		const struct sbx_candidate one = {
+			.target = i,
+			.position = i,
+			.gate = g.gate,
+			.key = g.credential,
+			.until_ns = g.until_ns,
+			.patience_ns = c->policy->wait_short_ns,
+			.cost_nanousd = INT64_MIN,
+		};
+		if (g.gate != SBX_GATE_YES && g.gate != SBX_GATE_PROBE)
+			c->passed_over = g.gate;
+		n = sbx_rank_insert(SBX_RANK_PRIORITY, s->now_ns, &one, ranked, n, SBX_ROUTE_TARGETS_MAX);
+	}
+	/* Of those that are throttled only the one that is free first is waited for: were its wait too long, a longer one is no help. */
+	uint32_t soonest = n;
+	for (uint32_t i = 0; i < n; i++)
+		if (ranked[i].gate == SBX_GATE_THROTTLED &&
+		    (soonest == n || ranked[i].until_ns < ranked[soonest].until_ns ||
+		     (ranked[i].until_ns == ranked[soonest].until_ns && ranked[i].position < ranked[soonest].position)))
+			soonest = i;
+	for (uint32_t i = 0; i < n; i++) {
+		const uint8_t ci = (uint8_t)ranked[i].target;
+		const struct sbx_policy *p = req->candidate[ci].policy;
 
-		if (g.gate == SBX_GATE_YES || g.gate == SBX_GATE_PROBE) {
-			start_attempt(s, i, g.credential, g.gate == SBX_GATE_PROBE);
+		switch (ranked[i].tier) {
+		case SBX_TIER_USABLE:
+			start_attempt(s, ci, ranked[i].key, ranked[i].gate == SBX_GATE_PROBE);
 			return;
-		}
-		c->passed_over = g.gate;
-		if (g.gate == SBX_GATE_THROTTLED && g.until_ns < free_ns) {
-			free_ns = g.until_ns;
-			throttled = i;
-		}
-		/* Of those that are down, the one due soonest; "not by itself" (UINT64_MAX) still beats nobody. */
-		if (g.gate == SBX_GATE_BROKEN && (broken == UINT8_MAX || g.until_ns < due_ns)) {
-			due_ns = g.until_ns;
-			broken = i;
-			broken_credential = g.credential;
+		case SBX_TIER_SHORT_WAIT:
+			if (i == soonest && try_hold(s, ci, ranked[i].until_ns, p->wait_short_ns))
+				return;
+			break;
+		case SBX_TIER_DOWN: /* never eject the last: one trial of one that is down, as the last resort */
+			if (req->forced)
+				break;
+			req->forced = true;
+			start_attempt(s, ci, ranked[i].key, true);
+			return;
+		case SBX_TIER_LONG_WAIT:
+			if (i == soonest && try_hold(s, ci, ranked[i].until_ns, p->wait_max_ns))
+				return;
+			break;
+		case SBX_TIER_OUT:
+			break;
 		}
 	}
-	/* Never eject the last: a target that is down is tried once, as the last resort. One that is merely throttled is known to
-	 * work, so a short wait for it is the better bet, and a long one the worse. */
-	if (throttled != UINT8_MAX && try_hold(s, throttled, free_ns, req->candidate[throttled].policy->wait_short_ns))
-		return;
-	if (broken != UINT8_MAX && !req->forced) {
-		req->forced = true;
-		start_attempt(s, broken, broken_credential, true);
-		return;
-	}
-	if (throttled != UINT8_MAX && try_hold(s, throttled, free_ns, req->candidate[throttled].policy->wait_max_ns))
-		return;
 	finish_exhausted(s);
 }
 

@@ -168,7 +168,7 @@ adhoc_target(struct sbx_router *r, const struct sbx_request *req, struct sbx_spa
 		row->facts = (struct sbx_target){ .name = row->text, .provider = (uint16_t)provider, .model = row->text + before_model };
 		row->facts.known = sbx_facts_find(r->tables->facts, name);
 		row->facts.context_tokens = row->facts.known ? row->facts.known->context_tokens : 0;
-		row->facts.reasoning = row->facts.known ? row->facts.known->caps & SBX_CAP_REASONS : a->reasons && a->reasons(row->facts.model);
+		row->facts.reasoning = row->facts.known ? row->facts.known->caps & SBX_MODEL_REASONS : a->reasons && a->reasons(row->facts.model);
 		sbx_health_clear_target(r->health, r->tables->n_targets + (uint32_t)(row - a->row), now_ns);
 	}
 	row->used_ns = now_ns;

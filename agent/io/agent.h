@@ -14,6 +14,7 @@
 #include "agent/core/timer.h"
 #include "agent/dialect/json_scan.h"
 #include "agent/io/loop.h"
+#include "agent/io/publish.h"
 #include "agent/io/upstream.h"
 #include "agent/io/world.h"
 #include "client/buf.h"
@@ -62,6 +63,7 @@ struct sbx_agent {
 	struct sbx_timers timers;
 	struct sbx_upstream *upstream;
 	struct sbx_world *world;         /* the current one; requests hold their own reference */
+	struct sbx_publisher *publisher; /* of its board */
 	struct sbx_json_scratch scratch;
 	struct sbx_buf frame;            /* where frames are built before they go to a stream */
 	struct sbx_counters count;

@@ -159,6 +159,17 @@ send_built(struct sbx_session *s)
 	sbx_buf_clear(f);
 }
 
+/* With the board's descriptor, if there is a board, and a descriptor to be had for it: the frame matters more. */
+static void
+send_built_with_board(struct sbx_session *s)
+{
+	struct sbx_buf *f = &s->agent->frame;
+	const int fd = sbx_publisher_fd(s->agent->publisher);
+	if (fd < 0 || f->n == 0 || sbx_stream_send(s->stream, f->data, f->n, fd) != 0)
+		send_built(s);
+	sbx_buf_clear(f);
+}
+
 /* The peer broke the protocol: say what is wrong, and close. */
 static void
 fail_session(struct sbx_session *s, enum sbx_code code, const char *why)
@@ -259,7 +270,7 @@ on_hello(struct sbx_session *s, const struct sbx_frame *frame)
 	sbx_pack_uint(&p, "pid", (uint64_t)getpid());
 	sbx_pack_uint(&p, "generation", s->agent->generation);
 	if (sbx_frame_end(&p) == 0)
-		send_built(s);
+		send_built_with_board(s);
 }
 
 static void
@@ -562,6 +573,23 @@ sbx_session_accept(struct sbx_agent *agent, int fd, bool admin)
 no_memory:
 	free(s);
 	turn_away(agent, fd, SBX_CODE_INTERNAL, "out of memory");
+}
+
+void
+sbx_session_board_all(struct sbx_agent *agent)
+{
+	if (sbx_publisher_fd(agent->publisher) < 0)
+		return;
+	for (struct sbx_session *s = agent->sessions; s; s = s->next) {
+		struct sbx_packer p;
+		if (!s->welcomed)
+			continue; /* WELCOME will bring it */
+		sbx_frame_begin(&p, &agent->frame, SBX_FRAME_BOARD, 0, 2);
+		sbx_pack_uint(&p, "generation", agent->generation);
+		sbx_pack_uint(&p, "edition", sbx_publisher_edition(agent->publisher));
+		if (sbx_frame_end(&p) == 0)
+			send_built_with_board(s);
+	}
 }
 
 void

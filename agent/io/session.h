@@ -22,6 +22,8 @@ void sbx_session_accept(struct sbx_agent *agent, int fd, bool admin);
 void sbx_session_drain_all(struct sbx_agent *agent);
 /* The deadline of the drain: what still runs ends with `code`, and every session closes. */
 void sbx_session_close_all(struct sbx_agent *agent, enum sbx_code code);
+/* Tells every session that another board is current, and hands it over. */
+void sbx_session_board_all(struct sbx_agent *agent);
 void sbx_session_reap(struct sbx_agent *agent);
 /* Peers are kept while the agent lives: at most one per user of the host. */
 void sbx_session_free_peers(struct sbx_agent *agent);

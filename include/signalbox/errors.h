@@ -23,7 +23,8 @@
 	X(SBX_EFORK, 10, "the handle was opened by another process", "open one of your own after fork")                        \
 	X(SBX_ENOENT, 11, "no such request", "it has ended already")                                                           \
 	X(SBX_EFAILED, 12, "the request failed", "see the reply's code and message")                                           \
-	X(SBX_ESYNTAX, 13, "text that does not parse", "see the message")
+	X(SBX_ESYNTAX, 13, "text that does not parse", "see the message")                                                      \
+	X(SBX_ENOBOARD, 14, "no board", "the agent has none, or its descriptor did not arrive; everything else works")
 
 /* X(NAME, "word", status) */
 #define SBX_CODES(X)                                                                                                           \

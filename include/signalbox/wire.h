@@ -48,7 +48,9 @@
  *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
  *
  * AGENT TO CLIENT
- *   WELCOME id 0   version uint; agent str; pid uint; generation uint (random, new with each start)
+ *   WELCOME id 0   version uint; agent str; pid uint; generation uint (random, new with each start). The board's descriptor
+ *                  (signalbox/board.h) comes with it by SCM_RIGHTS, if there is one; plain recv() makes the kernel drop it
+ *   BOARD   id 0   generation uint; edition uint : another board took over; its descriptor comes with the frame's first byte
  *   ACCEPTED       {} : the request is the agent's now; sent before anything was sent to a provider
  *   EVENT          type uint, SBX_EVENT_*; choice uint (absent = 0), and
  *                    TEXT, REASONING, REFUSAL: text str
@@ -115,6 +117,7 @@ enum sbx_frame_kind {
 	SBX_FRAME_DONE = 36,
 	SBX_FRAME_ERROR = 37,
 	SBX_FRAME_RELOADED = 38,
+	SBX_FRAME_BOARD = 39,
 };
 
 enum sbx_event_type {

@@ -96,7 +96,7 @@ what_a_row_becomes(void **state)
 	assert_string_equal(sbx_model_group(m), "gpt-5.6-sol");
 	assert_int_equal(m->context_tokens, 1050000);
 	assert_int_equal(m->max_output_tokens, 128000);
-	assert_int_equal(m->caps, SBX_CAP_REASONING | SBX_CAP_REASONS | SBX_CAP_TOOLS | SBX_CAP_VISION | SBX_CAP_JSON_SCHEMA);
+	assert_int_equal(m->caps, SBX_MODEL_REASONING | SBX_MODEL_REASONS | SBX_MODEL_TOOLS | SBX_MODEL_VISION | SBX_MODEL_JSON_SCHEMA);
 	assert_int_equal(m->n_rows, 2);
 	const struct sbx_price_row *row = &c->facts.row[m->first_row + 1];
 	assert_string_equal(row->id, "openai/gpt-5.6-sol@2026-08-21");

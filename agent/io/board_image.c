@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* board_image.c -- see board_image.h. */
+#include "agent/io/board_image.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <signalbox/errors.h>
+
+#include "agent/core/class.h"
+#include "agent/core/health.h"
+
+/* The board's numbers are the agent's own: nothing is translated, so they must be the same. */
+#define X(name, number, word) _Static_assert((int)SBX_BOARD_WHY_##name == (int)SBX_CLASS_##name, "why " #name);
+SBX_BOARD_WHYS(X)
+#undef X
+_Static_assert((int)SBX_BOARD_WHY__COUNT == (int)SBX_CLASS__COUNT, "every class is a why");
+_Static_assert((int)SBX_BOARD_UP == (int)SBX_BREAKER_CLOSED && (int)SBX_BOARD_DOWN == (int)SBX_BREAKER_OPEN &&
+               (int)SBX_BOARD_PROBING == (int)SBX_BREAKER_HALF_OPEN && (int)SBX_BOARD_MISCONFIGURED == (int)SBX_BREAKER_AWAY && SBX_BREAKER__COUNT == 4, "states");
+_Static_assert((int)SBX_BOARD_AUTH_NONE == (int)SBX_AUTH_NONE && (int)SBX_BOARD_AUTH_BEARER == (int)SBX_AUTH_BEARER &&
+               (int)SBX_BOARD_AUTH_API_KEY == (int)SBX_AUTH_API_KEY, "auths");
+_Static_assert(SBX_BOARD_KEYS_MAX == SBX_KEYS_MAX && SBX_BOARD_ROUTE_TARGETS_MAX == SBX_ROUTE_TARGETS_MAX, "limits");
+
+struct image {
+	struct sbx_buf text;    /* grows while rows are filled */
+	uint8_t *base;          /* the tables, zeroed */
+	int rc;                 /* first failure */
+};
+
+static struct sbx_board_text
+add_text(struct image *im, const char *text)
+{
+	const size_t n = strlen(text);
+	const struct sbx_board_text t = { (uint32_t)im->text.n, (uint32_t)n };
+	if (im->rc == 0)
+		im->rc = sbx_buf_append(&im->text, text, n + 1);
+	return t;
+}
+
+static struct sbx_board_text
+add_chat_url(struct image *im, const struct sbx_provider *p)
+{
+	const struct sbx_board_text t = { (uint32_t)im->text.n, 0 };
+	if (im->rc == 0)
+		im->rc = sbx_buf_printf(&im->text, "%s%s%s%s", p->base_url, p->dialect->chat_path, p->query ? "?" : "", p->query ? p->query : "");
+	const uint32_t n = (uint32_t)im->text.n - t.offset;
+	if (im->rc == 0)
+		im->rc = sbx_buf_append(&im->text, "", 1);
+	return (struct sbx_board_text){ t.offset, n };
+}
+
+static struct sbx_board_table
+place(uint64_t *at, size_t row_bytes, uint32_t count)
+{
+	const struct sbx_board_table t = { *at, (uint32_t)row_bytes, count };
+	*at += (uint64_t)row_bytes * count;
+	return t;
+}
+
+static void
+fill(struct image *im, const struct sbx_tables *t, const struct sbx_board_header *h)
+{
+	for (uint32_t i = 0; i < t->n_targets; i++) {
+		const struct sbx_target *from = &t->target[i];
+		const struct sbx_provider *p = &t->provider[from->provider];
+		struct sbx_board_hot *hot = sbx_board_slot(im->base, &h->hot, i);
+		struct sbx_board_target *to = sbx_board_slot(im->base, &h->target, i);
+		hot->price_in = hot->price_out = hot->price_in_after = hot->price_out_after = (uint64_t)SBX_BOARD_UNPRICED;
+		to->provider = from->provider;
+		to->caps = from->reasoning ? SBX_CAP_REASONING : 0;
+		to->caps_known = SBX_CAP_REASONING;
+		to->context_tokens = from->context_tokens > 0 ? (uint64_t)from->context_tokens : 0;
+		to->name = add_text(im, from->name);
+		to->model = add_text(im, from->model);
+		to->first_credential = p->n_credentials ? p->first_credential : 0;
+		to->n_credentials = p->n_credentials;
+		to->keyless = p->n_credentials == 0 && p->auth == SBX_AUTH_NONE;
+	}
+	for (uint32_t i = 0; i < t->n_credentials; i++) {
+		struct sbx_board_credential *to = sbx_board_slot(im->base, &h->credential, i);
+		to->provider = t->credential[i].provider;
+		to->source = add_text(im, t->credential[i].source);
+	}
+	for (uint32_t i = 0; i < t->n_providers; i++) {
+		const struct sbx_provider *from = &t->provider[i];
+		struct sbx_board_provider *to = sbx_board_slot(im->base, &h->provider, i);
+		to->name = add_text(im, from->name);
+		to->base_url = add_text(im, from->base_url);
+		to->chat_url = add_chat_url(im, from);
+		to->dialect = add_text(im, from->dialect->name);
+		to->auth = (uint32_t)from->auth;
+		to->first_credential = from->n_credentials ? from->first_credential : 0;
+		to->n_credentials = from->n_credentials;
+	}
+	for (uint32_t i = 0; i < t->n_routes; i++) {
+		struct sbx_board_route *to = sbx_board_slot(im->base, &h->route, i);
+		to->name = add_text(im, t->route[i].name);
+		to->n_targets = t->route[i].n_targets;
+		to->policy = SBX_BOARD_POLICY_PRIORITY;
+		memcpy(to->target, t->route[i].target, t->route[i].n_targets * sizeof to->target[0]);
+	}
+}
+
+int
+sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id, struct sbx_buf *out)
+{
+	uint64_t at = sizeof(struct sbx_board_header);
+	struct sbx_board_header h = {
+		.version_major = SBX_BOARD_VERSION_MAJOR,
+		.version_minor = SBX_BOARD_VERSION_MINOR,
+		.header_bytes = sizeof h,
+		.generation = id->generation,
+		.edition = id->edition,
+		.agent_pid = id->pid,
+		.agent_start_boot_ns = id->start_boot_ns,
+		.heartbeat_interval_ns = SBX_BOARD_HEARTBEAT_NS,
+		.agent_start_ticks = id->start_ticks,
+		.agent_pid_ns = id->pid_ns,
+		.state = SBX_BOARD_STARTING,
+	};
+	struct image im = { .rc = 0 };
+
+	h.hot = place(&at, sizeof(struct sbx_board_hot), t->n_targets);
+	h.credential = place(&at, sizeof(struct sbx_board_credential), t->n_credentials);
+	h.target = place(&at, sizeof(struct sbx_board_target), t->n_targets);
+	h.provider = place(&at, sizeof(struct sbx_board_provider), t->n_providers);
+	h.route = place(&at, sizeof(struct sbx_board_route), t->n_routes);
+	h.text_offset = at;
+	im.base = sbx_buf_reserve(out, at);
+	if (!im.base)
+		return -SBX_ENOMEM;
+	memset(im.base, 0, at);
+	sbx_buf_init(&im.text, SBX_BOARD_BYTES_MAX / 2);
+	im.rc = sbx_buf_append(&im.text, "", 1); /* the text of a zeroed reference: none */
+	fill(&im, t, &h);
+	h.text_bytes = im.text.n;
+	h.board_bytes = at + im.text.n;
+	memcpy(im.base, &h, sizeof h);
+	sbx_buf_commit(out, at);
+	if (im.rc == 0)
+		im.rc = sbx_buf_append(out, im.text.data, im.text.n);
+	sbx_buf_fini(&im.text);
+	return im.rc;
+}
