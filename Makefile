@@ -12,7 +12,7 @@ KIND := $(if $(SANITIZER),$(SANITIZER),plain)
 B    := build/$(KIND)
 
 CC       ?= gcc
-PKGS     := libcurl msgpack jansson liburing libcrypto
+PKGS     := libcurl msgpack jansson liburing libcrypto sqlite3
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -DSBX_VERSION='"$(VERSION)"'
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wconversion -Wno-sign-conversion \
             $(if $(CI),-Werror)
@@ -31,7 +31,7 @@ CFLAGS   += -O1 -fsanitize=thread -Wno-tsan
 LDFLAGS  += -fsanitize=thread
 endif
 
-LIBS_AGENT  := -lcurl -luring -lcrypto -ljansson -lmsgpackc -lm
+LIBS_AGENT  := -lcurl -luring -lcrypto -ljansson -lmsgpackc -lsqlite3 -lm
 LIBS_CLIENT := -lmsgpackc
 LIBS_MOCK   := -lssl -lcrypto -lnghttp2 -ljansson -lz
 
@@ -100,6 +100,9 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libagent.a $(B)/libsignalbox.a
 $(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
 	@mkdir -p $(@D)
 	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -o $@
+$(B)/long/%: $(B)/obj/tests/long/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
+	@mkdir -p $(@D)
+	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lsqlite3 -o $@
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libagent.a $(B)/libsignalbox.a
 	@mkdir -p $(@D)
 	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
@@ -164,6 +167,10 @@ sim: $(B)/sim ## simulate SEEDS=n random histories, or replay one with SEED=n
 mutants: $(foreach m,$(MUTANTS),$(B)/sim-mutant-$(m)) ## does the simulation catch bugs put in on purpose?
 	@tests/sim/mutants.sh 200 $^
 
+ROUNDS ?= 10
+kills: $(TOOLS) $(B)/long/kills ## ROUNDS=n of kill -9 under load: does the store keep what it acknowledged?
+	@SBX_BUILD=$(CURDIR)/$(B) $(B)/long/kills $(ROUNDS)
+
 conformance: $(TOOLS) $(B)/conformance ## RECORDINGS=DIR: recorded answers through the real agent against what was expected
 	@[ -n "$(RECORDINGS)" ] || { echo "make conformance RECORDINGS=DIR" >&2; exit 64; }
 	@SBX_BUILD=$(CURDIR)/$(B) $(B)/conformance $(RECORDINGS)
@@ -179,6 +186,7 @@ fuzz: ## SECONDS=n of each fuzz target with clang's libFuzzer
 
 long: deps ## what takes hours elsewhere: many seeds, fuzzing, rounds of kills (about an hour)
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory kills ROUNDS=50
 	@$(MAKE) --no-print-directory sim SEEDS=$(or $(LONG_SEEDS),100000)
 	@$(MAKE) --no-print-directory fuzz SECONDS=$(or $(LONG_FUZZ),300)
 
@@ -228,5 +236,5 @@ say = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(patsubst $(B)/%,%,$(2))')
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all help deps clean check test tsan sim mutants conformance bench fuzz long lint test-readme demo install uninstall \
+.PHONY: all help deps clean check test tsan sim mutants kills conformance bench fuzz long lint test-readme demo install uninstall \
         unit-programs e2e-programs fuzz-programs run-unit run-e2e run-fuzz-replay

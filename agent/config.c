@@ -24,6 +24,7 @@
 #define MEMORY_DEFAULT_BYTES (UINT64_C(1) << 30)
 #define IN_FLIGHT_MAX        1000000
 #define PATH_BYTES           4096
+#define STORE_PATH_MAX       4000 /* PATH_MAX less the suffixes of the files beside it */
 
 #define N(table) (sizeof(table) / sizeof(table)[0])
 
@@ -32,6 +33,7 @@
 struct root {
 	struct sbx_span listen, limits, timeouts, attempts, providers, routes, catalog;
 	bool replay_uncertain;
+	char *store;
 };
 #define SPAN(type, member) { #member, sbx_read_span, offsetof(type, member), 0, 0, NULL }
 #define LATER(name)        { name, sbx_read_unsupported, 0, 0, 0, NULL }
@@ -39,7 +41,8 @@ static const struct sbx_read_field root_fields[] = {
 	SPAN(struct root, listen), SPAN(struct root, limits), SPAN(struct root, timeouts), SPAN(struct root, attempts),
 	SPAN(struct root, providers), SPAN(struct root, routes), SPAN(struct root, catalog),
 	{ "replay_uncertain", sbx_read_bool, offsetof(struct root, replay_uncertain), 0, 0, NULL },
-	LATER("store"), LATER("budgets"), LATER("prices"), LATER("hedging"),
+	{ "store", sbx_read_text, offsetof(struct root, store), 0, STORE_PATH_MAX, NULL },
+	LATER("budgets"), LATER("prices"), LATER("hedging"),
 };
 
 struct listen {
@@ -179,6 +182,25 @@ read_listen(struct sbx_build *b, struct sbx_span value)
 	if (b->c->listen.socket && b->c->listen.admin_socket && strcmp(b->c->listen.socket, b->c->listen.admin_socket) == 0)
 		sbx_read_error(&b->r, value, "socket and admin_socket are the same");
 	sbx_read_leave(&b->r, mark);
+}
+
+/* ==== store ==== */
+
+/* The path of the file, else where the service manager says that state belongs. Takes `written`. */
+static void
+read_store(struct sbx_build *b, char *written)
+{
+	char fallback[PATH_BYTES];
+	b->c->store = written;
+	if (written && written[0] != '/') {
+		size_t mark = sbx_read_enter(&b->r, "store");
+		sbx_read_error(&b->r, ((struct sbx_span){ NULL, 0 }), "the path must be absolute: %s", written);
+		sbx_read_leave(&b->r, mark);
+	}
+	if (!written && sbx_path_store(fallback, sizeof fallback) == 0) {
+		b->c->store = strdup(fallback);
+		b->r.no_memory |= !b->c->store;
+	}
 }
 
 /* ==== routes ==== */
@@ -379,6 +401,7 @@ build(struct sbx_build *b, const char *text, size_t n, bool strict)
 	sbx_build_policy(b, root.timeouts, root.attempts, true, &c->policy);
 	read_limits(b, root.limits);
 	read_listen(b, root.listen);
+	read_store(b, root.store);
 	read_catalog(b, root.catalog);
 	sbx_build_providers(b, root.providers);
 	sbx_build_environment(b);
@@ -513,6 +536,7 @@ sbx_config_free(struct sbx_config *c)
 	sbx_catalog_free(c->catalog);
 	free(c->listen.socket);
 	free(c->listen.admin_socket);
+	free(c->store);
 	free(c->source);
 	sbx_config_messages_fini(&c->notes);
 	free(c);

@@ -67,6 +67,7 @@ struct sbx_config {
 		uint64_t memory_max_bytes;
 	} limits;
 
+	char *store;                /* path of the database, absolute; NULL = none is kept */
 	char *source;               /* path of the file; NULL: there was none */
 	uint32_t n_usable;          /* providers with at least one credential */
 	struct sbx_config_messages notes; /* notes and warnings, never errors */

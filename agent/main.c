@@ -27,6 +27,7 @@
 #include "agent/io/listen.h"
 #include "agent/io/session.h"
 #include "agent/io/stats.h"
+#include "agent/io/store.h"
 #include "agent/log.h"
 #include "agent/paths.h"
 #include "agent/sdnotify.h"
@@ -65,7 +66,7 @@ struct daemon {
 	const char *config_path;
 	struct sbx_listen_socket client_socket, admin_socket;
 	struct sbx_listener *client_listener, *admin_listener;
-	struct sbx_watch *signals;
+	struct sbx_watch *signals, *reports;
 	int signal_fd;
 	uint64_t drain_ns, drain_until_ns;
 	uint64_t watchdog_ns;
@@ -132,6 +133,8 @@ reload(struct sbx_agent *agent, struct sbx_buf *say)
 		if (strcmp(config->listen.socket, agent->world->config->listen.socket) != 0 ||
 		    strcmp(config->listen.admin_socket, agent->world->config->listen.admin_socket) != 0)
 			(void)sbx_buf_printf(say, "warning: a new socket path takes effect at the next start\n");
+		if (strcmp(config->store ? config->store : "", agent->world->config->store ? agent->world->config->store : "") != 0)
+			(void)sbx_buf_printf(say, "warning: another store takes effect at the next start\n");
 		sbx_world_put(agent->world);
 		agent->world = world;
 		(void)sbx_publish_world(agent->publisher, world, sbx_loop_now_ns(agent->loop)); /* without a board all else works */
@@ -227,6 +230,28 @@ watch_signals(struct daemon *d)
 	(void)signal(SIGPIPE, SIG_IGN);
 	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return d->signal_fd < 0 ? -1 : sbx_watch_new(d->agent.loop, d->signal_fd, SBX_WATCH_IN, on_signal, d, &d->signals);
+}
+
+/* ---- store ---- */
+
+static void
+on_reports(void *arg, int fd, unsigned events)
+{
+	(void)fd;
+	(void)events;
+	sbx_store_collect(arg);
+}
+
+/* The writer opens the file by itself: a disk that is slow or broken keeps no request waiting, here neither. */
+static int
+open_store(struct daemon *d)
+{
+	struct sbx_agent *a = &d->agent;
+	if (!a->world->config->store)
+		return 0;
+	if (sbx_store_new(a->world->config->store, &a->store))
+		return -1;
+	return sbx_watch_new(a->loop, sbx_store_fd(a->store), SBX_WATCH_IN, on_reports, a->store, &d->reports);
 }
 
 static void
@@ -398,7 +423,7 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 		sbx_config_free(config);
 		return -1;
 	}
-	if (sbx_world_new(config, a->upstream, NULL, a->started_ns, &a->world) || watch_signals(d)) {
+	if (sbx_world_new(config, a->upstream, NULL, a->started_ns, &a->world) || watch_signals(d) || open_store(d)) {
 		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory or descriptors"));
 		return -1;
 	}
@@ -426,6 +451,8 @@ tear_down(struct daemon *d)
 		sbx_listener_free(d->admin_listener);
 		if (d->signals)
 			sbx_watch_free(d->signals);
+		if (d->reports)
+			sbx_watch_free(d->reports);
 	}
 	sbx_listen_close(&d->client_socket);
 	sbx_listen_close(&d->admin_socket);
@@ -433,6 +460,7 @@ tear_down(struct daemon *d)
 	if (a->upstream)
 		sbx_upstream_run(a->upstream, 0); /* lets go of what was aborted */
 	reap(a);
+	sbx_store_free(a->store); /* the last attempts have ended: what they left is written */
 	sbx_publisher_free(a->publisher);
 	sbx_world_put(a->world);
 	sbx_upstream_free(a->upstream);

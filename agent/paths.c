@@ -81,6 +81,22 @@ beside(const char *path, const char *name, char *ret_path, size_t path_bytes)
 	return join(ret_path, path_bytes, dir, name);
 }
 
+/* In the first directory of $STATE_DIRECTORY, which service managers set. -SBX_ENOENT: it is not set, or is no absolute path. */
+static int
+in_state_directory(const char *name, char *ret_path, size_t path_bytes)
+{
+	char dir[4096];
+	const char *state = env("STATE_DIRECTORY");
+	size_t n = state ? strcspn(state, ":") : 0; /* there may be several */
+	if (n == 0 || state[0] != '/')
+		return -SBX_ENOENT;
+	if (n >= sizeof dir)
+		return -SBX_ETOOBIG;
+	memcpy(dir, state, n);
+	dir[n] = '\0';
+	return join(ret_path, path_bytes, dir, name);
+}
+
 int
 sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes)
 {
@@ -90,16 +106,14 @@ sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes)
 int
 sbx_path_snapshot(const char *socket, char *ret_path, size_t path_bytes)
 {
-	char first[4096];
-	const char *state = env("STATE_DIRECTORY");
-	if (!state)
-		return beside(socket, "board.snapshot", ret_path, path_bytes);
-	const size_t n = strcspn(state, ":"); /* there may be several */
-	if (n >= sizeof first)
-		return -SBX_ETOOBIG;
-	memcpy(first, state, n);
-	first[n] = '\0';
-	return join(ret_path, path_bytes, first, "/board.snapshot");
+	int rc = in_state_directory("/board.snapshot", ret_path, path_bytes);
+	return rc == -SBX_ENOENT ? beside(socket, "board.snapshot", ret_path, path_bytes) : rc;
+}
+
+int
+sbx_path_store(char *ret_path, size_t path_bytes)
+{
+	return in_state_directory("/signalbox.db", ret_path, path_bytes);
 }
 
 bool

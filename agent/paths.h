@@ -20,6 +20,9 @@ int sbx_path_config(const char *named, char *ret_path, size_t path_bytes);
 int sbx_path_socket(char *ret_path, size_t path_bytes);
 /* "admin.sock" in the directory of that socket. Returns 0 or -SBX_ETOOBIG. */
 int sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes);
+/* "signalbox.db" in the first directory of $STATE_DIRECTORY, which service managers set. 0; -SBX_ENOENT it is not set, or is
+ * no absolute path; -SBX_ETOOBIG. */
+int sbx_path_store(char *ret_path, size_t path_bytes);
 /* Where the board's snapshot goes: "board.snapshot" in $STATE_DIRECTORY, else in the directory of that socket. Returns 0 or
  * -SBX_ETOOBIG. */
 int sbx_path_snapshot(const char *socket, char *ret_path, size_t path_bytes);

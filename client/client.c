@@ -18,6 +18,7 @@
 #define TIMEOUT_DEFAULT_MS 5000
 #define BACKLOG_WAIT_MS 5 /* sbx_open(): the agent's backlog is full; it empties within a turn of its loop */
 #define SLOTS_FIRST 16
+#define REPORT_BY_MAX_BYTES 64 /* the words of all versions to come are shorter */
 #define OWNER_PAGE_BYTES 4096
 #define TEXT_OF(number) #number
 #define VERSION_TEXT(major, minor, patch) TEXT_OF(major) "." TEXT_OF(minor) "." TEXT_OF(patch)
@@ -236,10 +237,24 @@ pack_submit(struct sbx_client *c, const struct sbx_inflight *req, const struct s
 	return sbx_frame_end(&p);
 }
 
-/* Queues the frame that starts a request, SUBMIT (options) or STATS and RELOAD (NULL), and sends what the socket takes. */
 static int
-start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_options *o, struct sbx_reply *gather,
-      struct sbx_inflight **ret_req)
+pack_report(struct sbx_client *c, uint64_t id, const struct sbx_report_options *o)
+{
+	struct sbx_packer p;
+	sbx_frame_begin(&p, &c->out, SBX_FRAME_REPORT, id, 1 + (o->since_unix_ms != 0) + (o->until_unix_ms != 0));
+	sbx_pack_str(&p, "by", sbx_span_of(o->by ? o->by : "target"));
+	if (o->since_unix_ms)
+		sbx_pack_uint(&p, "since_unix_ms", o->since_unix_ms);
+	if (o->until_unix_ms)
+		sbx_pack_uint(&p, "until_unix_ms", o->until_unix_ms);
+	return sbx_frame_end(&p);
+}
+
+/* Queues the frame that starts a request, SUBMIT (options), REPORT (report) or STATS and RELOAD (neither), and sends what the
+ * socket takes. */
+static int
+start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_options *o, const struct sbx_report_options *report,
+      struct sbx_reply *gather, struct sbx_inflight **ret_req)
 {
 	if (c->n_inflight >= SBX_INFLIGHT_MAX)
 		return sbx_fail(c, -SBX_EBUSY, "%d requests are in flight on this handle", SBX_INFLIGHT_MAX);
@@ -258,6 +273,8 @@ start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_o
 	int rc;
 	if (o) {
 		rc = pack_submit(c, req, o);
+	} else if (report) {
+		rc = pack_report(c, req->id, report);
 	} else {
 		struct sbx_packer p;
 		sbx_frame_begin(&p, &c->out, kind, req->id, 0);
@@ -295,7 +312,7 @@ sbx_submit_for(struct sbx_client *c, const struct sbx_request_options *options, 
 		rc = copy_options(c, &o, sizeof o, options, options->size, sizeof o);
 	if (rc == 0)
 		rc = check_options(c, &o);
-	return rc ? rc : start(c, SBX_FRAME_SUBMIT, &o, gather, ret_req);
+	return rc ? rc : start(c, SBX_FRAME_SUBMIT, &o, NULL, gather, ret_req);
 }
 
 int
@@ -314,7 +331,7 @@ ask_agent(struct sbx_client *c, enum sbx_frame_kind kind, uint64_t *ret_id)
 	struct sbx_inflight *req;
 	int rc = sbx_enter(c);
 	if (rc == 0)
-		rc = start(c, kind, NULL, NULL, &req);
+		rc = start(c, kind, NULL, NULL, NULL, &req);
 	if (rc == 0)
 		*ret_id = req->id;
 	return rc;
@@ -330,6 +347,23 @@ int
 sbx_reload(struct sbx_client *c, uint64_t *ret_id)
 {
 	return ask_agent(c, SBX_FRAME_RELOAD, ret_id);
+}
+
+int
+sbx_report(struct sbx_client *c, const struct sbx_report_options *options, uint64_t *ret_id)
+{
+	struct sbx_report_options o = SBX_REPORT_INIT;
+	struct sbx_inflight *req;
+	int rc = sbx_enter(c);
+	if (rc == 0 && options)
+		rc = copy_options(c, &o, sizeof o, options, options->size, sizeof o);
+	if (rc == 0 && o.by && (!*o.by || strlen(o.by) > REPORT_BY_MAX_BYTES))
+		rc = sbx_fail(c, -SBX_EINVAL, "`by` is the name of a kind of row");
+	if (rc == 0)
+		rc = start(c, SBX_FRAME_REPORT, NULL, &o, NULL, &req);
+	if (rc == 0)
+		*ret_id = req->id;
+	return rc;
 }
 
 int
@@ -428,6 +462,7 @@ frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_even
 	case SBX_FRAME_ERROR:
 	case SBX_FRAME_STATS:
 	case SBX_FRAME_RELOADED:
+	case SBX_FRAME_REPORT:
 		return end_event(c, frame, req, ev);
 	default:
 		return 0; /* of a later version */

@@ -118,7 +118,7 @@ enum sbx_note {
 	SBX_NOTE_RESET,        /* forget all that came for this request; it starts over */
 	SBX_NOTE_DONE,         /* last: reply */
 	SBX_NOTE_ERROR,        /* last: reply */
-	SBX_NOTE_STATS,        /* last: the answer to sbx_stats(): reply */
+	SBX_NOTE_STATS,        /* last: the answer to sbx_stats(), sbx_reload(), sbx_report(): reply */
 };
 
 struct sbx_event {
@@ -343,6 +343,20 @@ SBX_API int sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, u
 SBX_API int sbx_stats(struct sbx_client *c, uint64_t *ret_id);  /* answered by SBX_NOTE_STATS */
 SBX_API int sbx_reload(struct sbx_client *c, uint64_t *ret_id); /* on the admin socket: SBX_NOTE_STATS, or SBX_NOTE_ERROR with every
                                                                  * error of the new configuration in its message */
+
+/* What the agent's store knows of attempts that ended in a span of time: counts, tokens and cost by target, or by another kind
+ * of row. */
+struct sbx_report_options {
+	size_t size;             /* set by SBX_REPORT_INIT */
+	uint64_t since_unix_ms;  /* 0 = from the first */
+	uint64_t until_unix_ms;  /* exclusive; 0 = until now */
+	const char *by;          /* "target" (= NULL), "model", "class", "route", "user" */
+};
+#define SBX_REPORT_INIT { sizeof(struct sbx_report_options), 0, 0, NULL }
+/* Answered by SBX_NOTE_STATS with fields "total.attempts", "row.NAME.attempts" ... (FIGURES in signalbox/wire.h), or by
+ * SBX_NOTE_ERROR, SBX_CODE_UNSUPPORTED: no store is configured; SBX_CODE_BUSY: it cannot be read now, and the message says why.
+ * options NULL = all by target. Returns as sbx_submit(). Since 0.1. */
+SBX_API int sbx_report(struct sbx_client *c, const struct sbx_report_options *options, uint64_t *ret_id);
 
 /* ---- for an event loop of your own ---- */
 SBX_API int sbx_fd(const struct sbx_client *c);             /* -1 while not connected; may change at a submit */

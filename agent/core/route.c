@@ -336,6 +336,13 @@ find_target(struct sbx_router *r, const struct sbx_request *req, struct sbx_span
 	return 0;
 }
 
+const struct sbx_route *
+sbx_router_route(const struct sbx_router *r, struct sbx_span name)
+{
+	uint32_t i = is_name(name) ? sbx_names_route(r->adhoc->names, name) : SBX_NAMES_NONE;
+	return i == SBX_NAMES_NONE ? NULL : &r->tables->route[i];
+}
+
 static int
 resolve(struct sbx_router *r, struct sbx_span name, unsigned kinds, bool reasoning_off, struct sbx_request *req, uint64_t now_ns,
         char *why, size_t why_bytes)

@@ -38,6 +38,9 @@ struct sbx_router {
 /* A target's facts by row, configured or ad-hoc. NULL when there is no such row. An ad-hoc row's are valid while a request
  * holds it. */
 const struct sbx_target *sbx_router_target(const struct sbx_router *r, uint32_t target);
+/* The route of that name; NULL = none. It lives as long as the tables. */
+const struct sbx_route *sbx_router_route(const struct sbx_router *r, struct sbx_span name);
+
 /* A request holds its rows while it lives, so that an ad-hoc row is not reused under it. Hold once, when all candidates are
  * found and before another name is resolved; release once, when no attempt runs any more. */
 void sbx_router_hold(struct sbx_router *r, const struct sbx_request *req);

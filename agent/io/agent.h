@@ -57,12 +57,14 @@ struct sbx_peer {
 struct sbx_session;
 struct sbx_exchange;
 struct sbx_leg;
+struct sbx_store;
 
 struct sbx_agent {
 	struct sbx_loop *loop;
 	struct sbx_timers timers;
 	struct sbx_upstream *upstream;
 	struct sbx_world *world;         /* the current one; requests hold their own reference */
+	struct sbx_store *store;         /* NULL = none is configured */
 	struct sbx_publisher *publisher; /* of its board */
 	struct sbx_json_scratch scratch;
 	struct sbx_buf frame;            /* where frames are built before they go to a stream */

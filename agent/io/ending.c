@@ -4,9 +4,7 @@
 
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
-#include "agent/core/bill.h"
 #include "agent/keys.h"
 
 #define MS(ns) ((ns) / 1000000u)
@@ -63,34 +61,20 @@ cost_keys(const struct sbx_bill *bill)
 	return bill->status == SBX_COST_KNOWN ? 1 : 2;
 }
 
-/* The last attempt has no note where memory for it was out. */
+/* The last attempt has no note where memory for it was out: nothing of it was sent, so it cost 0. */
 static const struct sbx_note_of_attempt *
 note_of(const struct sbx_exchange *ex, uint8_t attempt)
 {
-	static const struct sbx_note_of_attempt none = { .usage = { -1, -1, -1, -1, -1, -1, false, false }, .connection = -1 };
+	static const struct sbx_note_of_attempt none = { .usage = { -1, -1, -1, -1, -1, -1, false, false }, .connection = -1, .bill = { .status = SBX_COST_KNOWN } };
 	return attempt < ex->n_notes ? &ex->note[attempt] : &none;
 }
 
-/* By the prices of the moment at which the attempt ended. The wall clock is asked once, now: an attempt that ended some time ago
- * ended that much earlier. */
 static struct sbx_bill
-bill_of(const struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
-{
-	const struct sbx_attempt *a = &ex->req.attempt[attempt];
-	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
-	uint64_t ago_ns = a->ended_ns && a->ended_ns < now_ns ? now_ns - a->ended_ns : 0;
-	return sbx_bill_attempt(ex->world->config->tables.facts, t ? t->known : NULL, a->class, a->first_content_ns != 0, &note_of(ex, attempt)->usage,
-	                        (int64_t)time(NULL) - (int64_t)(ago_ns / 1000000000u));
-}
-
-static struct sbx_bill
-bill_of_all(const struct sbx_exchange *ex, uint64_t now_ns)
+bill_of_all(const struct sbx_exchange *ex)
 {
 	struct sbx_bill sum = { .status = SBX_COST_KNOWN };
-	for (uint8_t i = 0; i < ex->req.n_attempts; i++) {
-		struct sbx_bill one = bill_of(ex, i, now_ns);
-		sbx_bill_add(&sum, &one);
-	}
+	for (uint8_t i = 0; i < ex->req.n_attempts; i++)
+		sbx_bill_add(&sum, &note_of(ex, i)->bill);
 	return sum;
 }
 
@@ -111,14 +95,13 @@ pack_ms_or_nil(struct sbx_packer *p, const char *key, uint64_t at_ns, uint64_t f
 }
 
 static void
-pack_attempt(struct sbx_packer *p, const struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
+pack_attempt(struct sbx_packer *p, const struct sbx_exchange *ex, uint8_t attempt)
 {
 	const struct sbx_attempt *a = &ex->req.attempt[attempt];
 	const struct sbx_note_of_attempt *note = note_of(ex, attempt);
-	const struct sbx_bill bill = bill_of(ex, attempt, now_ns);
 	uint64_t from = ex->req.started_ns;
 	const char *message = note->message ? note->message : note->error ? note->error->message : a->timed_out ? "no answer in time" : NULL;
-	sbx_pack_map(p, NULL, 10 + cost_keys(&bill));
+	sbx_pack_map(p, NULL, 10 + cost_keys(&note->bill));
 	sbx_pack_str(p, "target", sbx_span_of(target_name(ex, a->target)));
 	sbx_pack_str(p, "class", sbx_span_of(sbx_class_name(a->class)));
 	if (a->status)
@@ -129,9 +112,9 @@ pack_attempt(struct sbx_packer *p, const struct sbx_exchange *ex, uint8_t attemp
 	pack_ms_or_nil(p, "ended_ms", a->ended_ns, from);
 	pack_ms_or_nil(p, "first_content_ms", a->first_content_ns, from);
 	pack_usage(p, "usage", &note->usage);
-	pack_cost(p, &bill);
-	if (bill.row)
-		sbx_pack_str(p, "price", sbx_span_of(bill.row->id));
+	pack_cost(p, &note->bill);
+	if (note->bill.row)
+		sbx_pack_str(p, "price", sbx_span_of(note->bill.row->id));
 	else
 		sbx_pack_nil(p, "price");
 	if (note->connection < 0)
@@ -170,7 +153,7 @@ was_passed_over(const struct sbx_candidate_row *c)
 
 /* The attempts in their order, then the targets that were not tried and why. */
 static void
-pack_attempts(struct sbx_packer *p, const struct sbx_exchange *ex, uint64_t now_ns)
+pack_attempts(struct sbx_packer *p, const struct sbx_exchange *ex)
 {
 	const struct sbx_request *req = &ex->req;
 	uint32_t n = req->n_attempts;
@@ -178,7 +161,7 @@ pack_attempts(struct sbx_packer *p, const struct sbx_exchange *ex, uint64_t now_
 		n += was_passed_over(&req->candidate[i]);
 	sbx_pack_array(p, "attempts", n);
 	for (uint8_t i = 0; i < req->n_attempts; i++)
-		pack_attempt(p, ex, i, now_ns);
+		pack_attempt(p, ex, i);
 	for (uint8_t i = 0; i < req->n_candidates; i++)
 		if (was_passed_over(&req->candidate[i])) {
 			sbx_pack_map(p, NULL, 3);
@@ -194,7 +177,7 @@ sbx_ending_done(struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 	const struct sbx_attempt *a = &ex->req.attempt[attempt];
 	const struct sbx_note_of_attempt *note = &ex->note[attempt];
 	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
-	const struct sbx_bill bill = bill_of_all(ex, now_ns);
+	const struct sbx_bill bill = bill_of_all(ex);
 	struct sbx_packer p;
 	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_DONE, ex->id, 9 + cost_keys(&bill));
 	sbx_pack_str(&p, "provider", sbx_span_of(ex->world->config->tables.provider[a->provider].name));
@@ -212,7 +195,7 @@ sbx_ending_done(struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 	pack_cost(&p, &bill);
 	sbx_pack_uint(&p, "total_ms", MS(now_ns - ex->req.started_ns));
 	pack_ms_or_nil(&p, "first_content_ms", a->first_content_ns, ex->req.started_ns);
-	pack_attempts(&p, ex, now_ns);
+	pack_attempts(&p, ex);
 	(void)sbx_frame_end(&p); /* without memory for it there is no frame, as sbx_outbox_last() will see */
 }
 
@@ -305,7 +288,7 @@ sbx_ending_error(struct sbx_exchange *ex, const struct sbx_effect *fx, uint64_t 
 	const struct sbx_provider_error *e = note ? note->error : NULL;
 	char message[1600];
 	fmt_message(ex, fx, message, sizeof message);
-	const struct sbx_bill bill = bill_of_all(ex, now_ns);
+	const struct sbx_bill bill = bill_of_all(ex);
 	struct sbx_packer p;
 	bool wait = fx->retry_after_ns >= 0;
 	sbx_frame_begin(&p, &ex->agent->frame, SBX_FRAME_ERROR, ex->id, 7 + cost_keys(&bill) + (wait ? 1u : 0u) + (e ? 1u : 0u) + (ex->data ? 1u : 0u));
@@ -320,7 +303,7 @@ sbx_ending_error(struct sbx_exchange *ex, const struct sbx_effect *fx, uint64_t 
 	pack_usage(&p, "usage", note ? &note->usage : &SBX_USAGE_NONE);
 	pack_cost(&p, &bill);
 	sbx_pack_uint(&p, "total_ms", MS(now_ns - ex->req.started_ns));
-	pack_attempts(&p, ex, now_ns);
+	pack_attempts(&p, ex);
 	if (ex->data)
 		pack_error_body(&p, sbx_code_word(fx->code), e && e->message[0] ? e->message : message, e);
 	(void)sbx_frame_end(&p);

@@ -3,6 +3,7 @@
 #ifndef SBX_AGENT_IO_ENDING_H
 #define SBX_AGENT_IO_ENDING_H
 
+#include "agent/core/bill.h"
 #include "agent/core/request.h"
 #include "agent/io/exchange.h"
 
@@ -14,6 +15,7 @@ struct sbx_note_of_attempt {
 	char *message;                    /* of the connection; NULL = none; owned */
 	int64_t connection;               /* 0 reused, > 0 new, -1 not known */
 	enum sbx_finish finish;
+	struct sbx_bill bill;             /* reckoned once, when the attempt has ended: what DONE tells is what the store keeps */
 };
 
 #define SBX_USAGE_RAW_MAX_BYTES 4096 /* the largest recorded one has 700 */

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "agent/io/ending.h"
+#include "agent/io/record.h"
 #include "agent/keys.h"
 #include "agent/log.h"
 
@@ -175,15 +176,37 @@ log_attempt(const struct sbx_exchange *ex, uint8_t attempt)
 	        SBX_STR("says", note->message));
 }
 
-/* Each attempt is counted and told once, when it has ended; more than one can end in a step. */
+static int64_t
+wall_clock_ms(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail with this clock */
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/* By the prices of this moment, at which it has ended. */
+static void
+bill_attempt(struct sbx_exchange *ex, uint8_t attempt, int64_t unix_s)
+{
+	const struct sbx_attempt *a = &ex->req.attempt[attempt];
+	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
+	ex->note[attempt].bill = sbx_bill_attempt(ex->world->config->tables.facts, t ? t->known : NULL, a->class, a->first_content_ns != 0,
+	                                          &ex->note[attempt].usage, unix_s);
+}
+
+/* Each attempt is counted, told, billed and recorded once, when it has ended; more than one can end in a step. */
 static void
 tell_ended(struct sbx_exchange *ex)
 {
+	int64_t unix_ms = 0; /* asked once, and only if something has ended */
 	for (uint8_t i = 0; i < ex->req.n_attempts && i < ex->n_notes; i++)
 		if (ex->req.attempt[i].state == SBX_ATT_ENDED && !(ex->told & 1u << i)) {
 			ex->told |= 1u << i;
 			ex->agent->count.attempts_failed += ex->req.attempt[i].class != SBX_CLASS_OK;
 			log_attempt(ex, i);
+			unix_ms = unix_ms ? unix_ms : wall_clock_ms();
+			bill_attempt(ex, i, unix_ms / 1000);
+			sbx_record_attempt(ex, i, unix_ms);
 		}
 }
 
@@ -291,6 +314,8 @@ on_hub_event(void *arg, const struct sbx_hub_event *ev)
 		note->usage = *ev->usage;
 		free(note->usage_raw);
 		note->usage_raw = ev->usage_raw.n <= SBX_USAGE_RAW_MAX_BYTES ? copy_text(ev->usage_raw.at, ev->usage_raw.n, ev->usage_raw.n) : NULL;
+		if (note->usage_raw)
+			redact(note->usage_raw, ev->usage_raw.n + 1); /* it goes to the client, and into the store */
 		break;
 	case SBX_HUB_FINISH:
 		if (ev->choice == 0 || note->finish == SBX_FINISH_NONE)
@@ -667,6 +692,7 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 	router->now_unix_s = (int64_t)time(NULL);
 	if (submit->route.n) {
 		rc = sbx_router_resolve_route(router, submit->route, quiet, &ex->req, now_ns, r->why, sizeof r->why);
+		ex->route = sbx_router_route(router, submit->route);
 	} else if (submit->model.n) {
 		rc = sbx_router_resolve_model(router, submit->model, quiet, &ex->req, now_ns, r->why, sizeof r->why);
 	} else if (submit->n_targets) {
@@ -678,6 +704,7 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, "the body's \"model\" is longer than any name");
 	} else {
 		rc = sbx_router_resolve(router, (struct sbx_span){ name, n }, quiet, &ex->req, now_ns, r->why, sizeof r->why);
+		ex->route = sbx_router_route(router, (struct sbx_span){ name, n });
 	}
 	if (rc == 0)
 		return 0;
@@ -731,6 +758,7 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
 	ex->session = session;
 	ex->peer = peer;
 	ex->id = id;
+	ex->number = agent->count.requests;
 	ex->data = submit->data;
 	ex->dialect = submit->dialect;
 	ex->timer = (struct sbx_timer){ .fire = on_timer, .arg = ex };

@@ -11,6 +11,7 @@
 
 #include "agent/io/ending.h"
 #include "agent/io/exchange.h"
+#include "agent/io/report.h"
 #include "agent/io/stats.h"
 #include "agent/log.h"
 #include "client/wire.h"
@@ -122,6 +123,7 @@ session_die(struct sbx_session *s, bool flush)
 		sbx_session_forget(s, ex);
 		sbx_exchange_orphan(ex);
 	}
+	sbx_report_forget(agent, s);
 	sbx_timer_cancel(&agent->timers, &s->timer);
 	sbx_stream_close(s->stream, flush, LINGER_NS);
 	if (s->prev)
@@ -157,6 +159,18 @@ send_built(struct sbx_session *s)
 	if (f->n)
 		(void)sbx_stream_send(s->stream, f->data, f->n, -1); /* fails only on a session that is ending */
 	sbx_buf_clear(f);
+}
+
+void
+sbx_session_send(struct sbx_session *s)
+{
+	send_built(s);
+}
+
+struct sbx_agent *
+sbx_session_agent(const struct sbx_session *s)
+{
+	return s->agent;
 }
 
 /* With the board's descriptor, if there is a board, and a descriptor to be had for it: the frame matters more. */
@@ -203,14 +217,24 @@ on_timeout(void *arg, uint64_t now_ns)
 /* The keys of every frame but SUBMIT, which has a table of its own. */
 static const struct {
 	enum sbx_frame_kind kind;
-	const char *name, *key[2];
+	const char *name, *key[3];
 } small_frames[] = {
 	{ SBX_FRAME_HELLO, "HELLO", { "version", "client" } },
 	{ SBX_FRAME_CANCEL, "CANCEL", { NULL } },
 	{ SBX_FRAME_CREDIT, "CREDIT", { "bytes" } },
 	{ SBX_FRAME_STATS, "STATS", { NULL } },
 	{ SBX_FRAME_RELOAD, "RELOAD", { NULL } },
+	{ SBX_FRAME_REPORT, "REPORT", { "since_unix_ms", "until_unix_ms", "by" } },
 };
+
+static bool
+is_one_of(struct sbx_span key, const char *const *words, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (words[i] && sbx_span_is(key, words[i]))
+			return true;
+	return false;
+}
 
 /* A key that is not known is an error: to ignore it could change what the frame means. */
 static bool
@@ -223,8 +247,7 @@ has_strange_key(const struct sbx_frame *frame, char *why, size_t why_bytes)
 		if (small_frames[i].kind != frame->kind)
 			continue;
 		while (sbx_next_pair(&c, &key, &v))
-			if (v.type != SBX_NIL && (!small_frames[i].key[0] || !sbx_span_is(key, small_frames[i].key[0])) &&
-			    (!small_frames[i].key[1] || !sbx_span_is(key, small_frames[i].key[1]))) {
+			if (v.type != SBX_NIL && !is_one_of(key, small_frames[i].key, sizeof small_frames[i].key / sizeof small_frames[i].key[0])) {
 				(void)snprintf(why, why_bytes, "%s has no key \"%.*s\"", small_frames[i].name, (int)(key.n > 64 ? 64 : key.n), key.at);
 				return true;
 			}
@@ -392,6 +415,9 @@ on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
 		break;
 	case SBX_FRAME_RELOAD:
 		on_reload(s, &frame);
+		break;
+	case SBX_FRAME_REPORT:
+		sbx_report_on_frame(s->agent, s, &frame);
 		break;
 	default:
 		(void)snprintf(why, sizeof why, "kind %u is no frame that a client sends", frame.kind);

@@ -22,6 +22,9 @@ void sbx_session_accept(struct sbx_agent *agent, int fd, bool admin);
 void sbx_session_drain_all(struct sbx_agent *agent);
 /* The deadline of the drain: what still runs ends with `code`, and every session closes. */
 void sbx_session_close_all(struct sbx_agent *agent, enum sbx_code code);
+/* Sends the frame that was built in agent->frame. */
+void sbx_session_send(struct sbx_session *session);
+struct sbx_agent *sbx_session_agent(const struct sbx_session *session);
 /* Tells every session that another board is current, and hands it over. */
 void sbx_session_board_all(struct sbx_agent *agent);
 void sbx_session_reap(struct sbx_agent *agent);

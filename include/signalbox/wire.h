@@ -45,6 +45,9 @@
  *   CANCEL         {}
  *   CREDIT         bytes uint, added to what is left
  *   STATS   id n   {} : answered by a STATS frame of the same id
+ *   REPORT  id n   what the store has of attempts that ended in a span of time; answered by REPORT, or by ERROR:
+ *     since_unix_ms, until_unix_ms uint   from and, exclusive, to; default 0 and now
+ *     by str             "target" (default), "model", "class", "route", "user": what a row of the answer is
  *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
  *
  * AGENT TO CLIENT
@@ -64,6 +67,8 @@
  *   DONE           see below
  *   ERROR          see below
  *   STATS, RELOADED   a map of counters; the notes of the new configuration
+ *   REPORT         since_unix_ms, until_unix_ms uint; by str; total FIGURES; row map of name -> FIGURES, most attempts first;
+ *                  left_out uint: rows beyond the limit, counted in total
  *
  * DONE: provider str, model str (as the provider calls it), target str "provider/model", finish str|nil, usage USAGE|nil,
  *   usage_raw str|nil (the provider's own object), cost_nanousd int|nil, cost_status str if nil, total_ms uint,
@@ -81,6 +86,9 @@
  * COST: int64 nano-USD, exact, of all attempts together in DONE and ERROR. Not known is nil, never 0, and cost_status says why:
  *   "unpriced" (the catalog has no price for it), "no_usage" (an attempt may have been billed, but its provider did not say for
  *   what), "too_large"
+ * FIGURES: attempts, ok, wasted (no client got an answer by it), unpriced uint; cost_nanousd and of it wasted_cost_nanousd uint,
+ *   of the priced ones, nil where none is; prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
+ *   reasoning_tokens uint; first_content_mean_ms, total_mean_ms uint|nil
  */
 #ifndef SIGNALBOX_WIRE_H
 #define SIGNALBOX_WIRE_H
@@ -109,6 +117,7 @@ enum sbx_frame_kind {
 	SBX_FRAME_CREDIT = 4,
 	SBX_FRAME_STATS = 5, /* both ways */
 	SBX_FRAME_RELOAD = 6,
+	SBX_FRAME_REPORT = 7, /* both ways */
 	/* agent to client */
 	SBX_FRAME_WELCOME = 32,
 	SBX_FRAME_ACCEPTED = 33,

@@ -121,9 +121,11 @@ static const struct mistake mistakes[] = {
 	{ "{\"listen\":{\"socket\":\"/a\\u0000b\"}}", { "listen.socket: has a control character in it" } },
 	{ "{\"listen\":{\"group\":\"no-such-group-here\"}}", { "listen.group: there is no group \"no-such-group-here\"" } },
 	{ "{\"listen\":{\"trusted_uids\":[1]}}", { "listen.trusted_uids: is not supported" } },
+	/* store */
+	{ "{\"store\":\"x.db\"}", { "store: the path must be absolute: x.db" } },
+	{ "{\"store\":{}}", { "store: must be a string" } },
 	/* not supported yet, by name */
-	{ "{\"store\":\"/x.db\",\"budgets\":{}}",
-	  { "store: is not supported yet by this version", "budgets: is not supported yet by this version" } },
+	{ "{\"budgets\":{}}", { "budgets: is not supported yet by this version" } },
 	{ "{\"providers\":{" LOCAL "}},\"routes\":{\"r\":{\"targets\":[\"lan/m\"],\n\"policy\":\"cheapest\",\n\"require\":[\"tools\"],\n"
 	  "\"max_cost\":1,\n\"on_stream_failure\":\"rescue\"}}}",
 	  { "c:3: routes.r.require: is not supported yet", "c:4: routes.r.max_cost: is not supported yet",

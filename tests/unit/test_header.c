@@ -23,6 +23,7 @@ test_values(void **state)
 	assert_int_equal(SBX_NOTE_ACCEPTED, 1);
 	assert_int_equal(SBX_NOTE_STATS, 12);
 	assert_int_equal(SBX_FRAME_SUBMIT, 2);
+	assert_int_equal(SBX_FRAME_REPORT, 7);
 	assert_int_equal(SBX_FRAME_RELOADED, 38);
 	assert_int_equal(SBX_EVENT_TARGET, 7);
 }
@@ -32,9 +33,11 @@ test_init_macros(void **state)
 {
 	struct sbx_open_options open = SBX_OPEN_OPTIONS_INIT;
 	struct sbx_request_options request = SBX_REQUEST_INIT;
+	struct sbx_report_options report = SBX_REPORT_INIT;
 	(void)state;
 	assert_int_equal(open.size, sizeof open);
 	assert_int_equal(request.size, sizeof request);
+	assert_int_equal(report.size, sizeof report);
 	assert_null(request.body);
 	assert_null(request.idempotency_key);
 	assert_int_equal(request.deadline_ms, 0);

@@ -28,6 +28,7 @@ enum cli_exit {
 int cmd_ask(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
+int cmd_stats(int argc, char **argv);
 
 /* ---- arguments (args.c) ---- */
 /* Says what is wrong with the arguments of `command` and where help is. CLI_USAGE. */

@@ -12,6 +12,7 @@ static const char help[] =
 	"usage: signalbox COMMAND [options]\n"
 	"  ask      ask a model, by way of the first provider that can answer\n"
 	"  status   the agent and its targets: who is up, how fast, how loaded\n"
+	"  stats    what was asked, used and paid in a span of time\n"
 	"  reload   have the agent read its configuration again\n"
 	"  help     help [COMMAND]: this text, or that of a command\n"
 	"  version  the version of this program and of its library\n"
@@ -39,7 +40,7 @@ static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "ask", cmd_ask }, { "status", cmd_status }, { "reload", cmd_reload }, { "help", cmd_help }, { "version", cmd_version },
+	{ "ask", cmd_ask }, { "status", cmd_status }, { "stats", cmd_stats }, { "reload", cmd_reload }, { "help", cmd_help }, { "version", cmd_version },
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 
