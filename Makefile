@@ -41,6 +41,7 @@ CLIENT_SRC := $(wildcard client/*.c)
 CLI_SRC    := $(wildcard tools/signalbox/*.c)
 MOCK_SRC   := $(wildcard tools/mock/*.c)
 BENCH_SRC  := $(wildcard tools/bench/*.c)
+DEMO_SRC   := $(wildcard tools/demo/*.c)
 UNIT_SRC   := $(wildcard tests/unit/test_*.c)
 E2E_LIB    := $(filter-out $(wildcard tests/e2e/test_*.c),$(wildcard tests/e2e/*.c))
 E2E_SRC    := $(wildcard tests/e2e/test_*.c)
@@ -92,6 +93,8 @@ $(B)/signalbox-mock: $(call obj,$(MOCK_SRC))
 	$(Q)$(link) $^ $(LIBS_MOCK) -o $@
 $(B)/bench: $(call obj,$(BENCH_SRC)) $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_CLIENT) -lcurl -ljansson -lm -o $@
+$(B)/demo-workers: $(call obj,$(DEMO_SRC)) $(B)/libsignalbox.a
+	$(Q)$(link) $^ $(LIBS_CLIENT) -o $@
 $(B)/conformance: $(call obj,$(CONF_SRC) $(E2E_LIB)) $(B)/libsignalbox.a
 	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -o $@
 $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libagent.a $(B)/libsignalbox.a
@@ -196,8 +199,8 @@ lint: ## dependency direction, purity, banned functions, file lengths
 test-readme: $(TOOLS) $(B)/libsignalbox.a $(B)/libsignalbox.so ## the README's example compiles and runs as printed
 	@tests/readme $(B)
 
-demo: all ## three doubles and the agent: an answer, a failover, no key, no network
-	@tools/demo $(B)
+demo: all $(B)/demo-workers ## doubles and the agent: failover, the board, an agent that dies; no key, no network
+	@tools/demo/demo $(B)
 
 # ---- install: PREFIX is where it will run, DESTDIR where it is put for now ----
 INSTALL ?= install
