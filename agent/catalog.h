@@ -10,7 +10,8 @@
  *         "same_as": "deepseek-flash",                 the name that all offers of the same model share; absent = its own
  *         "context": 1000000, "max_output": 393216,    tokens; absent = not known
  *         "supports": ["function_calling", ...],       reasoning, reasoning_by_default, assistant_prefill, function_calling,
- *                                                      vision, response_schema
+ *                                                      vision, response_schema. What is not named it cannot do (but for prefill);
+ *                                                      absent = not known
  *         "prices": [
  *           { "from": "2026-10-17", "until": "...",    in UTC, "2026-10-17" or "2026-10-17T16:00Z"; until is exclusive
  *             "source": "https://...", "read_on": "2026-11-15",

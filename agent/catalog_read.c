@@ -558,7 +558,7 @@ sbx_catalog_read_model(struct sbx_catalog_build *b, struct sbx_span block)
 	uint32_t before = d.model ? find_name(f, d.model) : f->n_models;
 	if (before < b->n_before) /* said by an earlier list */
 		goto out;
-	struct sbx_model m = { .caps = read_supports(b, d.supports), .context_tokens = d.context, .max_output_tokens = d.max_output };
+	struct sbx_model m = { .caps = read_supports(b, d.supports), .says_caps = d.supports.n > 0, .context_tokens = d.context, .max_output_tokens = d.max_output };
 	if (n_said(b) == said) {
 		if (!d.model || !name_ok(d.model, slash))
 			sbx_read_error(&b->r, block, "needs \"model\": \"provider/model\"");

@@ -14,9 +14,6 @@
 
 _Static_assert((int)SBX_BOARD_KEYS_MAX == SBX_GATE_KEYS_MAX, "a row has a throttle for every key that the gate looks at");
 
-/* A throttle that ends within this is waited for by the agent rather than a target tried that is down: its default wait_short. */
-#define PATIENCE_NS 2000000000ull
-
 /* The build zeroes every local, which for these arrays costs more than all the rest of a choice. What is read of them was written:
  * the keys below n_keys, the candidates below n. */
 #define UNFILLED __attribute__((uninitialized))
@@ -201,6 +198,8 @@ sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, st
 		.caps_known = t->caps_known,
 		.context_tokens = t->context_tokens,
 		.output_tokens = t->output_tokens,
+		.price_tokens = t->price_tokens,
+		.price_request = price_of(t->price_request),
 		.standing = SBX_STANDING_UNKNOWN,
 		.state = "",
 		.why = "",
@@ -242,13 +241,13 @@ sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, st
 
 /* ---- choosing ---- */
 
-/* Summed in 128 bits, divided once, rounded up once. */
+/* As the agent's sbx_price_cost(): summed in 128 bits, divided once, rounded up once. */
 static int64_t
-cost_of(const struct sbx_need *need, const struct prices *p)
+cost_of(const struct sbx_need *need, const struct sbx_board_target *t, const struct prices *p)
 {
-	if (p->in == SBX_UNPRICED || p->out == SBX_UNPRICED)
+	if (p->in == SBX_UNPRICED || p->out == SBX_UNPRICED || (t->price_tokens && need->input_tokens > t->price_tokens))
 		return SBX_UNPRICED;
-	const unsigned __int128 sum = (unsigned __int128)need->input_tokens * (uint64_t)p->in + (unsigned __int128)need->output_tokens * (uint64_t)p->out;
+	const unsigned __int128 sum = (unsigned __int128)need->input_tokens * (uint64_t)p->in + (unsigned __int128)need->output_tokens * (uint64_t)p->out + t->price_request;
 	if (sum <= UINT64_MAX) /* all but absurd ones; a 128-bit division takes longer than all the rest of a choice */
 		return (int64_t)((uint64_t)sum / 1000000u + ((uint64_t)sum % 1000000u != 0));
 	const unsigned __int128 cost = sum / 1000000u + (sum % 1000000u != 0);
@@ -264,6 +263,14 @@ can_serve(const struct sbx_need *need, const struct sbx_board_target *t)
 	if (t->output_tokens && need->output_tokens > t->output_tokens)
 		return false;
 	return !t->context_tokens || (need->input_tokens <= t->context_tokens && need->output_tokens <= t->context_tokens - need->input_tokens);
+}
+
+/* How long the agent waits for one that is throttled before it tries one that is down. */
+static uint64_t
+patience_of(const struct sbx_board *b, const struct sbx_board_target *t)
+{
+	const struct sbx_board_provider *p = sbx_board_provider_of(b, t->provider);
+	return p ? p->wait_short_ns : 0;
 }
 
 /* The options that the caller knows; those of a later version of this library have their defaults. */
@@ -304,11 +311,13 @@ pick(const struct sbx_board *b, const struct sbx_need *options, bool own_keys, u
 		const struct sbx_board_target *t = sbx_board_row(b, &b->target, target);
 		if (!can_serve(&need, t))
 			continue;
-		struct sbx_candidate c = { .target = target, .position = i, .patience_ns = PATIENCE_NS, .cost_nanousd = SBX_UNPRICED };
+		struct sbx_candidate c = { .target = target, .position = i, .cost_nanousd = SBX_UNPRICED };
 		if (ask_gate(b, target, t, own_keys, priced, now_boot_ns, &v, &prices)) {
 			c.gate = v.gate;
 			c.key = v.key;
 			c.until_ns = v.until_ns;
+			if (c.gate == SBX_GATE_THROTTLED)
+				c.patience_ns = patience_of(b, t);
 		} else { /* nobody knows: among what is down, and of these the first */
 			c.gate = SBX_GATE_BROKEN;
 			c.key = UINT32_MAX;
@@ -316,7 +325,7 @@ pick(const struct sbx_board *b, const struct sbx_need *options, bool own_keys, u
 		if (c.gate == SBX_GATE_NO_KEY)
 			continue;
 		if (priced)
-			c.cost_nanousd = cost_of(&need, &prices);
+			c.cost_nanousd = cost_of(&need, t, &prices);
 		if (need.max_cost_nanousd >= 0 && (c.cost_nanousd == SBX_UNPRICED || c.cost_nanousd > need.max_cost_nanousd))
 			continue;
 		n = sbx_rank_insert(SBX_RANK_PRIORITY, now_boot_ns, &c, best, n, max);

@@ -285,7 +285,7 @@ struct sbx_target_view {
 	uint64_t context_tokens, output_tokens; /* 0 = not known */
 	enum sbx_standing standing;      /* with its keys, now */
 	uint64_t until_boot_ns;          /* THROTTLED, DOWN, NO_KEY: when that may change; UINT64_MAX = not by time alone */
-	/* of the target alone; all zero (prices UNPRICED) where standing is UNKNOWN */
+	/* of the target alone; all zero (prices UNPRICED) where standing is UNKNOWN, but for the last two */
 	const char *state, *why;         /* "up", "down", "probing", "misconfigured"; "" = no reason */
 	uint64_t since_boot_ns, throttled_until_boot_ns; /* 0 = not throttled */
 	uint64_t in_flight, attempts, recent_good, recent_bad; /* recent: ends of the last 30 s */
@@ -293,6 +293,8 @@ struct sbx_target_view {
 	int64_t price_in, price_out;     /* nano-USD per million tokens, at this hour */
 	uint64_t price_change_unix_s;    /* 0 = none is known */
 	int64_t price_in_after, price_out_after;
+	uint64_t price_tokens;           /* of prompts up to this; what a longer one costs is not told. 0 = of any */
+	int64_t price_request;           /* a fee for each request, nano-USD per million of them */
 };
 /* i from 0. 0; -SBX_ENOENT past the end; -SBX_EBUSY its row could not be read, and only the facts are filled in. */
 SBX_API int sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, struct sbx_target_view *ret_view);
@@ -312,7 +314,7 @@ struct sbx_need {
 	uint32_t route;                  /* of sbx_board_find_route(); SBX_ROUTE_ALL = any target */
 	uint32_t caps;                   /* SBX_CAP_*: a target that is known to lack one is left out */
 	uint64_t input_tokens, output_tokens; /* estimate, for limits and cost; 0 = do not look */
-	int64_t max_cost_nanousd;        /* leaves out what costs more, and what has no price; -1 = no limit */
+	int64_t max_cost_nanousd;        /* leaves out what costs more, and what has no price for such a prompt; -1 = no limit */
 };
 #define SBX_NEED_INIT { sizeof(struct sbx_need), SBX_ROUTE_ALL, 0, 0, 0, -1 }
 struct sbx_pick {

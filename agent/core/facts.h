@@ -19,6 +19,7 @@
 #ifndef SBX_AGENT_CORE_FACTS_H
 #define SBX_AGENT_CORE_FACTS_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "client/span.h"
@@ -97,6 +98,7 @@ struct sbx_model {
 	char *same_as;             /* the name that all of the same model share; NULL = its own */
 	int64_t context_tokens, max_output_tokens; /* 0 = not known */
 	uint32_t caps;
+	bool says_caps;            /* the list says what it can do: what is not in caps it cannot, but for PREFILL, which few sources tell */
 	uint32_t first_row, n_rows; /* in the order of their dates */
 };
 

@@ -9,6 +9,7 @@
 
 #include "agent/core/class.h"
 #include "agent/core/health.h"
+#include "agent/core/tariff.h"
 
 /* The board's numbers are the agent's own: nothing is translated, so they must be the same. */
 #define X(name, number, word) _Static_assert((int)SBX_BOARD_WHY_##name == (int)SBX_CLASS_##name, "why " #name);
@@ -57,24 +58,57 @@ place(uint64_t *at, size_t row_bytes, uint32_t count)
 	return t;
 }
 
+/* What the model can do: what is stated, and what is known to be missing since a list that would name it does not. Where nobody
+ * says, only what the agent itself goes by. */
 static void
-fill(struct image *im, const struct sbx_tables *t, const struct sbx_board_header *h)
+fill_caps(struct sbx_board_target *to, const struct sbx_target *from)
+{
+	static const struct { uint32_t model, cap; } caps[] = {
+		{ SBX_MODEL_REASONING, SBX_CAP_REASONING }, { SBX_MODEL_TOOLS, SBX_CAP_TOOLS }, { SBX_MODEL_VISION, SBX_CAP_VISION },
+		{ SBX_MODEL_JSON_SCHEMA, SBX_CAP_JSON_SCHEMA }, { SBX_MODEL_PREFILL, SBX_CAP_PREFILL },
+	};
+	to->caps = from->reasoning ? SBX_CAP_REASONING : 0;
+	for (size_t i = 0; from->known && i < sizeof caps / sizeof caps[0]; i++) {
+		if (from->known->caps & caps[i].model)
+			to->caps |= caps[i].cap;
+		if (from->known->says_caps && caps[i].cap != SBX_CAP_PREFILL)
+			to->caps_known |= caps[i].cap;
+	}
+	to->caps_known |= to->caps;
+}
+
+static uint32_t
+tokens_u32(uint64_t tokens) /* no model has 4 billion */
+{
+	return tokens < UINT32_MAX ? (uint32_t)tokens : UINT32_MAX;
+}
+
+static void
+fill_target(struct image *im, const struct sbx_tables *t, const struct sbx_target *from, int64_t unix_s, struct sbx_board_target *to)
+{
+	const struct sbx_provider *p = &t->provider[from->provider];
+	uint64_t prompt_tokens;
+
+	fill_caps(to, from);
+	sbx_tariff_bounds(t->facts, from->known, unix_s, &prompt_tokens, &to->price_request);
+	to->price_tokens = tokens_u32(prompt_tokens);
+	to->provider = from->provider;
+	to->keyless = p->n_credentials == 0 && p->auth == SBX_AUTH_NONE;
+	to->context_tokens = from->context_tokens > 0 ? tokens_u32((uint64_t)from->context_tokens) : 0;
+	to->output_tokens = from->known && from->known->max_output_tokens > 0 ? tokens_u32((uint64_t)from->known->max_output_tokens) : 0;
+	to->name = add_text(im, from->name);
+	to->model = add_text(im, from->model);
+	to->first_credential = p->n_credentials ? p->first_credential : 0;
+	to->n_credentials = p->n_credentials;
+}
+
+static void
+fill(struct image *im, const struct sbx_tables *t, int64_t unix_s, const struct sbx_board_header *h)
 {
 	for (uint32_t i = 0; i < t->n_targets; i++) {
-		const struct sbx_target *from = &t->target[i];
-		const struct sbx_provider *p = &t->provider[from->provider];
 		struct sbx_board_hot *hot = sbx_board_slot(im->base, &h->hot, i);
-		struct sbx_board_target *to = sbx_board_slot(im->base, &h->target, i);
 		hot->price_in = hot->price_out = hot->price_in_after = hot->price_out_after = (uint64_t)SBX_BOARD_UNPRICED;
-		to->provider = from->provider;
-		to->caps = from->reasoning ? SBX_CAP_REASONING : 0;
-		to->caps_known = SBX_CAP_REASONING;
-		to->context_tokens = from->context_tokens > 0 ? (uint64_t)from->context_tokens : 0;
-		to->name = add_text(im, from->name);
-		to->model = add_text(im, from->model);
-		to->first_credential = p->n_credentials ? p->first_credential : 0;
-		to->n_credentials = p->n_credentials;
-		to->keyless = p->n_credentials == 0 && p->auth == SBX_AUTH_NONE;
+		fill_target(im, t, &t->target[i], unix_s, sbx_board_slot(im->base, &h->target, i));
 	}
 	for (uint32_t i = 0; i < t->n_credentials; i++) {
 		struct sbx_board_credential *to = sbx_board_slot(im->base, &h->credential, i);
@@ -91,6 +125,7 @@ fill(struct image *im, const struct sbx_tables *t, const struct sbx_board_header
 		to->auth = (uint32_t)from->auth;
 		to->first_credential = from->n_credentials ? from->first_credential : 0;
 		to->n_credentials = from->n_credentials;
+		to->wait_short_ns = from->policy.wait_short_ns;
 	}
 	for (uint32_t i = 0; i < t->n_routes; i++) {
 		struct sbx_board_route *to = sbx_board_slot(im->base, &h->route, i);
@@ -102,7 +137,7 @@ fill(struct image *im, const struct sbx_tables *t, const struct sbx_board_header
 }
 
 int
-sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id, struct sbx_buf *out)
+sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id, int64_t unix_s, struct sbx_buf *out)
 {
 	uint64_t at = sizeof(struct sbx_board_header);
 	struct sbx_board_header h = {
@@ -132,7 +167,7 @@ sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id,
 	memset(im.base, 0, at);
 	sbx_buf_init(&im.text, SBX_BOARD_BYTES_MAX / 2);
 	im.rc = sbx_buf_append(&im.text, "", 1); /* the text of a zeroed reference: none */
-	fill(&im, t, &h);
+	fill(&im, t, unix_s, &h);
 	h.text_bytes = im.text.n;
 	h.board_bytes = at + im.text.n;
 	memcpy(im.base, &h, sizeof h);

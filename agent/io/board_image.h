@@ -2,8 +2,8 @@
 /*
  * board_image.h -- the board of one configuration as bytes (signalbox/board.h), and the writer's half of its seqlock.
  *
- * The image has every cold row and all texts; hot rows are all zero but for their prices, which are unknown. The magic is left 0:
- * whoever publishes it stores the magic last.
+ * The image has every cold row and all texts; hot rows are all zero but for their prices, which are unknown until the row is
+ * published. The magic is left 0: whoever publishes it stores the magic last.
  */
 #ifndef SBX_AGENT_IO_BOARD_IMAGE_H
 #define SBX_AGENT_IO_BOARD_IMAGE_H
@@ -20,8 +20,8 @@ struct sbx_board_identity {
 	uint64_t generation, edition, pid, start_boot_ns, start_ticks, pid_ns;
 };
 
-/* Appends the image to an empty buffer. 0, -SBX_ENOMEM, -SBX_ETOOBIG. */
-int sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id, struct sbx_buf *out);
+/* Appends the image to an empty buffer. unix_s: now by the wall clock, for prices that are over. 0, -SBX_ENOMEM, -SBX_ETOOBIG. */
+int sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id, int64_t unix_s, struct sbx_buf *out);
 
 /* Row i of a table in a board that we built ourselves. */
 static inline void *

@@ -15,9 +15,11 @@
 
 #include <signalbox/errors.h>
 
+#include "agent/core/tariff.h"
 #include "agent/io/board_image.h"
 #include "agent/log.h"
 
+#define S 1000000000u
 #define DIRTY_AT_ONCE 64u
 #define REFRESH_BEATS 10u            /* heartbeats in which every row is written anew */
 #define CLOCK_SLACK_NS 1000000ull    /* the two clocks are read one after the other; a suspend moves them apart by more */
@@ -34,6 +36,7 @@ struct sbx_publisher {
 	uint64_t boot_offset_ns;     /* CLOCK_BOOTTIME - CLOCK_MONOTONIC */
 	uint64_t published_ns, beat_ns, snapshot_ns; /* last times, monotonic */
 	uint32_t refresh_at;         /* row to be written anew next */
+	struct sbx_tariff *tariff;   /* of each row */
 };
 
 /* ---- clocks and identity ---- */
@@ -109,16 +112,27 @@ quantiles(const struct sbx_latency *l, uint64_t now_ns, uint64_t *ret_p50, uint6
 	*ret_n = n;
 }
 
+static uint64_t
+price_word(int64_t price)
+{
+	return (uint64_t)(price == SBX_PRICE_NONE ? SBX_BOARD_UNPRICED : price);
+}
+
 static void
 publish_target(const struct sbx_publisher *p, const struct sbx_world *w, uint32_t i, uint64_t now_ns)
 {
 	const struct sbx_target_health *h = sbx_health_target(w->health, i);
+	const struct sbx_tariff *t = &p->tariff[i];
 	struct sbx_board_hot *row = sbx_board_slot(p->base, &header_of(p)->hot, i), r = { .seq = 0 };
 	uint32_t good, bad;
 
 	r.shut_until_boot_ns = to_boot_ns(p, sbx_health_shut_until_ns(h));
 	r.state = (uint64_t)h->state;
-	r.price_in = r.price_out = r.price_in_after = r.price_out_after = (uint64_t)SBX_BOARD_UNPRICED;
+	r.price_change_unix_s = t->change_unix_s == SBX_PRICE_FOREVER ? 0 : (uint64_t)t->change_unix_s;
+	r.price_in = price_word(t->now.in);
+	r.price_out = price_word(t->now.out);
+	r.price_in_after = price_word(t->after.in);
+	r.price_out_after = price_word(t->after.out);
 	r.in_flight = h->in_flight;
 	for (uint32_t k = 0; k < SBX_KEYS_MAX; k++) {
 		r.throttle_boot_ns[k] = to_boot_ns(p, h->throttle_until_ns[k]);
@@ -175,17 +189,29 @@ publish_dirty(struct sbx_publisher *p, const struct sbx_world *w, uint64_t now_n
 	p->published_ns = now_ns;
 }
 
+/* True: the row has other prices than it had. */
+static bool
+follow_tariff(const struct sbx_publisher *p, const struct sbx_world *w, uint32_t i, int64_t unix_s)
+{
+	const struct sbx_tables *t = &w->config->tables;
+	return sbx_tariff_follow(&p->tariff[i], t->facts, t->target[i].known, unix_s);
+}
+
 static void
 beat(struct sbx_publisher *p, const struct sbx_world *w, uint64_t now_ns)
 {
 	struct sbx_board_header *h = header_of(p);
 	const uint32_t n = w->config->tables.n_targets;
+	const uint64_t unix_ns = clock_ns(CLOCK_REALTIME);
 
 	if (read_clocks(p))
 		publish_all(p, w, now_ns);
+	for (uint32_t i = 0; i < n; i++)
+		if (follow_tariff(p, w, i, (int64_t)(unix_ns / S)))
+			publish_row(p, w, i, now_ns);
 	for (uint32_t i = 0; n && i < (n + REFRESH_BEATS - 1) / REFRESH_BEATS; i++)
 		publish_row(p, w, p->refresh_at++ % n, now_ns);
-	__atomic_store_n(&h->heartbeat_unix_ns, clock_ns(CLOCK_REALTIME), __ATOMIC_RELAXED);
+	__atomic_store_n(&h->heartbeat_unix_ns, unix_ns, __ATOMIC_RELAXED);
 	__atomic_store_n(&h->heartbeat_boot_ns, clock_ns(CLOCK_BOOTTIME), __ATOMIC_RELEASE);
 	p->beat_ns = now_ns;
 }
@@ -253,7 +279,9 @@ let_go(struct sbx_publisher *p)
 		(void)munmap(p->base, p->bytes);
 	if (p->fd >= 0)
 		(void)close(p->fd);
+	free(p->tariff);
 	p->base = NULL;
+	p->tariff = NULL;
 	p->fd = -1;
 }
 
@@ -285,20 +313,23 @@ make_memory(const struct sbx_buf *image, int *ret_fd, uint8_t **ret_base)
 int
 sbx_publish_world(struct sbx_publisher *p, const struct sbx_world *w, uint64_t now_ns)
 {
+	const uint32_t n_targets = w->config->tables.n_targets;
+	const int64_t unix_s = (int64_t)(clock_ns(CLOCK_REALTIME) / S);
+	struct sbx_tariff *tariff = calloc(n_targets ? n_targets : 1, sizeof *tariff);
 	struct sbx_buf image;
 	uint8_t *base = NULL;
 	int fd = -1;
 
 	p->id.edition++;
 	sbx_buf_init(&image, SBX_BOARD_BYTES_MAX);
-	int rc = sbx_board_image(&w->config->tables, &p->id, &image);
-	rc = rc == 0 ? make_memory(&image, &fd, &base) : -ENOMEM;
+	int rc = tariff && sbx_board_image(&w->config->tables, &p->id, unix_s, &image) == 0 ? make_memory(&image, &fd, &base) : -ENOMEM;
 	const size_t bytes = image.n;
 	sbx_buf_fini(&image);
 	if (p->base) /* also when there is no new one: the old one is of a configuration that is gone */
 		__atomic_store_n(&header_of(p)->state, (uint64_t)SBX_BOARD_REPLACED, __ATOMIC_RELEASE);
 	let_go(p);
 	if (rc) {
+		free(tariff);
 		sbx_log(SBX_LOG_WARNING, "no_board", SBX_STR("says", "clients cannot see health in shared memory; all else works"), SBX_ERRNO_F("error", rc));
 		return -SBX_ENOBOARD;
 	}
@@ -306,6 +337,9 @@ sbx_publish_world(struct sbx_publisher *p, const struct sbx_world *w, uint64_t n
 	p->base = base;
 	p->bytes = bytes;
 	p->refresh_at = 0;
+	p->tariff = tariff;
+	for (uint32_t i = 0; i < n_targets; i++)
+		(void)follow_tariff(p, w, i, unix_s);
 	(void)read_clocks(p);
 	publish_dirty(p, w, now_ns); /* empties the list */
 	publish_all(p, w, now_ns);

@@ -3,7 +3,8 @@
  * publish.h -- the writer's half of the board: a sealed memfd that follows the health of the current world.
  *
  * Rows that changed are written once per turn of the loop and at most every 10 ms, never per token; a heartbeat every second;
- * and with each heartbeat a tenth of all rows anew, since quantiles and rates fade with time alone. The agent never reads its
+ * and with each heartbeat a tenth of all rows anew, since quantiles and rates fade with time alone. Prices follow the wall clock by
+ * the same beat: a row whose hour or date has come is written with what holds now and what comes next. The agent never reads its
  * own board. Everything here is of the loop's thread.
  *
  * A reload makes a new memfd. The old one is marked `replaced` and let go; whoever still maps it keeps it.

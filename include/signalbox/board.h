@@ -52,14 +52,14 @@
  *                                                           240 attempts             since the agent's start
  *                                                           248 reserved
  *   CREDENTIAL ROW, 64 bytes                                TARGET ROW, 64 bytes
- *     0 seq                                                   0 provider u32, reserved u32
+ *     0 seq                                                   0 provider u32, keyless u32 (it wants no key)
  *     8 shut_until_boot_ns  as above                          8 caps u32, caps_known u32   SBX_CAP_*
- *    16 why                                                  16 context_tokens    0 = not known
- *    24 since_boot_ns                                        24 output_tokens     0 = not known
+ *    16 why                                                  16 context_tokens u32, output_tokens u32   0 = not known
+ *    24 since_boot_ns                                        24 price_tokens u32, reserved u32
  *    32 provider u32, reserved u32   (written once)          32 name text         "provider/model"
  *    40 source text                  (written once)          40 model text        as the provider calls it
  *    48 reserved (2 words)                                   48 first_credential u32, n_credentials u32
- *                                                            56 keyless u32 (the provider wants no key), reserved u32
+ *                                                            56 price_request
  *   PROVIDER ROW, 64 bytes                                  ROUTE ROW, 96 bytes
  *     0 name text                                             0 name text
  *     8 base_url text                                         8 n_targets u32, policy u32   SBX_BOARD_POLICY_*
@@ -67,7 +67,8 @@
  *    24 dialect text                                         80 reserved (2 words)
  *    32 auth u32 (SBX_BOARD_AUTH_*), reserved u32
  *    40 first_credential u32, n_credentials u32
- *    48 reserved (2 words)
+ *    48 wait_short_ns       a throttle of at most this is waited for rather than a target tried that is down
+ *    56 reserved
  *
  *   text: offset u32 (into the text, not the board), bytes u32; a 0 follows. Names of keys stand there, never a key.
  *
@@ -82,6 +83,11 @@
  * instant. Strings are cold and are never read under a seqlock.
  *
  * TIME is CLOCK_BOOTTIME (_boot_ns), which every process of a host shares; prices change by the wall clock (_unix_s).
+ *
+ * PRICES are of input that comes from no cache, and of output. price_in and price_out hold until price_change_unix_s, then the
+ * two after it; the agent writes the row anew within a heartbeat of that, and a reader need not wait for it. They are those of a
+ * prompt of at most price_tokens (0 = of any): what a longer one costs does not stand here. price_request is a fee for each
+ * request, 0 for most, nano-USD per million of them: the highest that is in force or announced.
  *
  * THE AGENT: state STOPPED = an orderly end; REPLACED = another board has taken over, ask for it; else a heartbeat older than
  * three intervals = it hangs or is dead (its pid and start tell which, where they can be seen).
@@ -176,16 +182,16 @@ struct sbx_board_credential {
 };
 
 struct sbx_board_target {
-	uint32_t provider, reserved_4, caps, caps_known;
-	uint64_t context_tokens, output_tokens;
+	uint32_t provider, keyless, caps, caps_known, context_tokens, output_tokens, price_tokens, reserved_28;
 	struct sbx_board_text name, model;
-	uint32_t first_credential, n_credentials, keyless, reserved_60;
+	uint32_t first_credential, n_credentials;
+	uint64_t price_request;
 };
 
 struct sbx_board_provider {
 	struct sbx_board_text name, base_url, chat_url, dialect;
 	uint32_t auth, reserved_36, first_credential, n_credentials;
-	uint64_t reserved_48[2];
+	uint64_t wait_short_ns, reserved_56;
 };
 
 struct sbx_board_route {
@@ -225,13 +231,14 @@ SBX_BOARD_ASSERT(sizeof(struct sbx_board_hot) == 256);
 SBX_BOARD_AT(credential, seq, 0); SBX_BOARD_AT(credential, shut_until_boot_ns, 8); SBX_BOARD_AT(credential, why, 16);
 SBX_BOARD_AT(credential, since_boot_ns, 24); SBX_BOARD_AT(credential, provider, 32); SBX_BOARD_AT(credential, reserved_36, 36);
 SBX_BOARD_AT(credential, source, 40); SBX_BOARD_AT(credential, reserved_48, 48); SBX_BOARD_ASSERT(sizeof(struct sbx_board_credential) == 64);
-SBX_BOARD_AT(target, provider, 0); SBX_BOARD_AT(target, reserved_4, 4); SBX_BOARD_AT(target, caps, 8); SBX_BOARD_AT(target, caps_known, 12);
-SBX_BOARD_AT(target, context_tokens, 16); SBX_BOARD_AT(target, output_tokens, 24); SBX_BOARD_AT(target, name, 32);
+SBX_BOARD_AT(target, provider, 0); SBX_BOARD_AT(target, keyless, 4); SBX_BOARD_AT(target, caps, 8); SBX_BOARD_AT(target, caps_known, 12);
+SBX_BOARD_AT(target, context_tokens, 16); SBX_BOARD_AT(target, output_tokens, 20); SBX_BOARD_AT(target, price_tokens, 24);
+SBX_BOARD_AT(target, reserved_28, 28); SBX_BOARD_AT(target, name, 32);
 SBX_BOARD_AT(target, model, 40); SBX_BOARD_AT(target, first_credential, 48); SBX_BOARD_AT(target, n_credentials, 52);
-SBX_BOARD_AT(target, keyless, 56); SBX_BOARD_AT(target, reserved_60, 60); SBX_BOARD_ASSERT(sizeof(struct sbx_board_target) == 64);
+SBX_BOARD_AT(target, price_request, 56); SBX_BOARD_ASSERT(sizeof(struct sbx_board_target) == 64);
 SBX_BOARD_AT(provider, name, 0); SBX_BOARD_AT(provider, base_url, 8); SBX_BOARD_AT(provider, chat_url, 16); SBX_BOARD_AT(provider, dialect, 24);
 SBX_BOARD_AT(provider, auth, 32); SBX_BOARD_AT(provider, reserved_36, 36); SBX_BOARD_AT(provider, first_credential, 40);
-SBX_BOARD_AT(provider, n_credentials, 44); SBX_BOARD_AT(provider, reserved_48, 48); SBX_BOARD_ASSERT(sizeof(struct sbx_board_provider) == 64);
+SBX_BOARD_AT(provider, n_credentials, 44); SBX_BOARD_AT(provider, wait_short_ns, 48); SBX_BOARD_AT(provider, reserved_56, 56); SBX_BOARD_ASSERT(sizeof(struct sbx_board_provider) == 64);
 SBX_BOARD_AT(route, name, 0); SBX_BOARD_AT(route, n_targets, 8); SBX_BOARD_AT(route, policy, 12); SBX_BOARD_AT(route, target, 16);
 SBX_BOARD_AT(route, reserved_80, 80); SBX_BOARD_ASSERT(sizeof(struct sbx_board_route) == 96);
 /* A lock inside the memory would mean writing to a read-only map. */
