@@ -26,7 +26,7 @@
 
 /* What a provider's object holds, before it is judged. */
 struct draft {
-	struct sbx_span key, keys, dialect, base_url, query, ca_file, proxy, models, timeouts, attempts, quirks, like;
+	struct sbx_span key, keys, dialect, base_url, query, ca_file, proxy, models, timeouts, attempts, quirks, like, operations;
 	bool plaintext, replay_uncertain, idempotency_key;
 	int http, auth; /* -1 = not said */
 };
@@ -37,7 +37,7 @@ static const char *const auth_words[] = { "none", "bearer", "api-key", NULL };  
 #define SPAN(member) { #member, sbx_read_span, offsetof(struct draft, member), 0, 0, NULL }
 static const struct sbx_read_field provider_fields[] = {
 	SPAN(key), SPAN(keys), SPAN(dialect), SPAN(base_url), SPAN(query), SPAN(ca_file), SPAN(proxy), SPAN(models),
-	SPAN(timeouts), SPAN(attempts), SPAN(quirks), SPAN(like),
+	SPAN(timeouts), SPAN(attempts), SPAN(quirks), SPAN(like), SPAN(operations),
 	{ "plaintext", sbx_read_bool, offsetof(struct draft, plaintext), 0, 0, NULL },
 	{ "http", sbx_read_choice, offsetof(struct draft, http), 0, 0, http_words },
 	{ "auth", sbx_read_choice, offsetof(struct draft, auth), 0, 0, auth_words },
@@ -356,6 +356,33 @@ read_dialect(struct sbx_build *b, struct sbx_span value, struct sbx_provider *p)
 	sbx_read_leave(&b->r, mark);
 }
 
+/* What the provider lacks, by its list of what it has, or else by its row; and what its dialect lacks. */
+static void
+read_operations(struct sbx_build *b, struct sbx_span list, uint32_t row_lacks, struct sbx_provider *p)
+{
+	size_t mark = sbx_read_enter(&b->r, "operations");
+	struct sbx_json_iter it = sbx_json_array_iter(list);
+	struct sbx_span value;
+	uint32_t has = 0;
+	if (list.n && sbx_json_type(list) != SBX_JSON_ARRAY)
+		sbx_read_error(&b->r, list, "must be an array of \"chat\", \"completions\", \"embeddings\"");
+	while (sbx_json_array_next(&it, &value)) {
+		enum sbx_op op = SBX_OP_CHAT;
+		while (op < SBX_OP__COUNT && !sbx_json_string_eq(value, sbx_op_word(op)))
+			op++;
+		if (op == SBX_OP__COUNT)
+			sbx_read_error(&b->r, value, "must be \"chat\", \"completions\" or \"embeddings\"");
+		else if (!p->dialect->path[op])
+			sbx_read_error(&b->r, value, "the dialect \"%s\" has no %s", p->dialect->name, sbx_op_word(op));
+		has |= 1u << op;
+	}
+	p->lacks = list.n ? ~has : row_lacks;
+	for (int op = 0; op < SBX_OP__COUNT; op++)
+		if (!p->dialect->path[op])
+			p->lacks |= 1u << op;
+	sbx_read_leave(&b->r, mark);
+}
+
 /* A text member that a check turns into its final form. */
 static void
 read_url(struct sbx_build *b, const char *member, struct sbx_span value, bool plaintext, char **ret_url)
@@ -465,6 +492,7 @@ read_provider(struct sbx_build *b, struct sbx_span at, const char *name, struct 
 	p->policy.replay_uncertain = d.replay_uncertain;
 	if (d.dialect.n)
 		read_dialect(b, d.dialect, p);
+	read_operations(b, d.operations, row ? row->lacks : 0, p);
 	if (d.quirks.n) {
 		size_t mark = sbx_read_enter(&b->r, "quirks");
 		sbx_read_object(&b->r, d.quirks, quirk_fields, N(quirk_fields), &p->quirks);
@@ -550,6 +578,7 @@ sbx_build_known(struct sbx_build *b, struct sbx_span at, const struct sbx_known_
 	size_t mark = sbx_read_enter(&b->r, known->name);
 	p->auth = known->auth;
 	p->quirks = known->quirks;
+	p->lacks = known->lacks;
 	if (default_base_url(b, at, known, &p->base_url))
 		read_usual_key(b, at, known, false, p);
 	sbx_read_leave(&b->r, mark);

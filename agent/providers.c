@@ -12,6 +12,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#define CHAT_ONLY (1u << SBX_OP_COMPLETIONS | 1u << SBX_OP_EMBEDDINGS)
+
 const struct sbx_known_provider sbx_known_providers[] = {
 	{ .name = "openai", .base_url = "https://api.openai.com/v1", .key_var = { "OPENAI_API_KEY" }, .auth = SBX_AUTH_BEARER },
 
@@ -21,8 +23,11 @@ const struct sbx_known_provider sbx_known_providers[] = {
 	/* https://RESOURCE.services.ai.azure.com/models with "query": "api-version=..." */
 	{ .name = "azure-foundry", .key_var = { "AZURE_AI_API_KEY", "AZURE_INFERENCE_CREDENTIAL" }, .auth = SBX_AUTH_API_KEY },
 
-	{ .name = "groq", .base_url = "https://api.groq.com/openai/v1", .key_var = { "GROQ_API_KEY" }, .auth = SBX_AUTH_BEARER },
-	{ .name = "deepseek", .base_url = "https://api.deepseek.com", .key_var = { "DEEPSEEK_API_KEY" }, .auth = SBX_AUTH_BEARER },
+	{ .name = "groq", .base_url = "https://api.groq.com/openai/v1", .key_var = { "GROQ_API_KEY" }, .auth = SBX_AUTH_BEARER,
+	  .lacks = CHAT_ONLY },
+	/* Its completions are at another base URL, https://api.deepseek.com/beta: a provider of one's own, "like": "deepseek". */
+	{ .name = "deepseek", .base_url = "https://api.deepseek.com", .key_var = { "DEEPSEEK_API_KEY" }, .auth = SBX_AUTH_BEARER,
+	  .lacks = CHAT_ONLY },
 
 	/* total_tokens = prompt + completion + reasoning in every recorded answer: its completion_tokens leave reasoning out. */
 	{ .name = "xai", .base_url = "https://api.x.ai/v1", .key_var = { "XAI_API_KEY" }, .auth = SBX_AUTH_BEARER,

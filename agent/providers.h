@@ -23,6 +23,7 @@ struct sbx_known_provider {
 	enum sbx_auth auth;
 	bool key_optional;     /* usable without a key */
 	struct sbx_quirks quirks;
+	uint32_t lacks;        /* bit n: its dialect has operation n, but it has not */
 };
 
 extern const struct sbx_known_provider sbx_known_providers[];

@@ -186,6 +186,7 @@ copy_options(struct sbx_client *c, void *to, size_t to_bytes, const void *from, 
 static int
 check_options(struct sbx_client *c, const struct sbx_request_options *o)
 {
+	const char *const word[] = { o->operation, o->tenant, o->key_id, o->user };
 	size_t key_bytes = o->idempotency_key ? strlen(o->idempotency_key) : 0;
 	if ((o->route != NULL) + (o->model != NULL) + (o->n_targets > 0) > 1)
 		return sbx_fail(c, -SBX_EINVAL, "give one of route, model and targets, not several");
@@ -199,6 +200,11 @@ check_options(struct sbx_client *c, const struct sbx_request_options *o)
 		return sbx_fail(c, -SBX_ETOOBIG, "a body of %zu bytes; at most %u", o->body_bytes, SBX_BODY_IN_MAX_BYTES);
 	if (o->deadline_ms > SBX_DEADLINE_MAX_MS)
 		return sbx_fail(c, -SBX_EINVAL, "a deadline of %u ms; at most %u", o->deadline_ms, SBX_DEADLINE_MAX_MS);
+	if (o->as_http && o->stream)
+		return sbx_fail(c, -SBX_EINVAL, "with as_http the body's own \"stream\" decides: leave the option false");
+	for (size_t i = 0; i < sizeof word / sizeof word[0]; i++)
+		if (word[i] && (!*word[i] || strlen(word[i]) > SBX_PRINCIPAL_MAX_BYTES))
+			return sbx_fail(c, -SBX_EINVAL, "operation, tenant, key_id and user have 1 to %d bytes", SBX_PRINCIPAL_MAX_BYTES);
 	if (o->idempotency_key && (key_bytes == 0 || key_bytes > SBX_IDEMPOTENCY_KEY_MAX_BYTES))
 		return sbx_fail(c, -SBX_EINVAL, "an idempotency key has 1 to %d bytes", SBX_IDEMPOTENCY_KEY_MAX_BYTES);
 	return 0;
@@ -207,9 +213,10 @@ check_options(struct sbx_client *c, const struct sbx_request_options *o)
 static int
 pack_submit(struct sbx_client *c, const struct sbx_inflight *req, const struct sbx_request_options *o)
 {
-	bool restart = o->restart || (req->gather && o->stream); /* a whole answer can always start over */
-	uint32_t n_keys = 2u + (o->route || o->model || o->n_targets) + o->data + restart + (o->idempotency_key != NULL) +
-	                  (o->deadline_ms != 0);
+	bool restart = o->restart || (req->gather && (o->stream || o->as_http)); /* a whole answer can always start over */
+	uint32_t n_principal = (uint32_t)(o->tenant != NULL) + (o->key_id != NULL) + (o->user != NULL);
+	uint32_t n_keys = 2u + (o->route || o->model || o->n_targets) + (o->data && !o->as_http) + restart + (o->idempotency_key != NULL) +
+	                  (o->operation != NULL) + (n_principal != 0) + (o->deadline_ms != 0);
 	struct sbx_packer p;
 	(void)sbx_buf_reserve(&c->out, o->body_bytes + 1024); /* at once, not by doubling; a failure shows below */
 	sbx_frame_begin(&p, &c->out, SBX_FRAME_SUBMIT, req->id, n_keys);
@@ -223,9 +230,23 @@ pack_submit(struct sbx_client *c, const struct sbx_inflight *req, const struct s
 			sbx_pack_str(&p, NULL, sbx_span_of(o->targets[i]));
 	}
 	sbx_pack_bin(&p, "body", (struct sbx_span){ o->body, o->body_bytes });
-	sbx_pack_bool(&p, "stream", o->stream);
-	if (o->data)
+	if (o->operation)
+		sbx_pack_str(&p, "operation", sbx_span_of(o->operation));
+	if (o->as_http)
+		sbx_pack_bool(&p, "as_http", true);
+	else
+		sbx_pack_bool(&p, "stream", o->stream);
+	if (o->data && !o->as_http)
 		sbx_pack_str(&p, "reply", SBX_SPAN("data"));
+	if (n_principal) {
+		sbx_pack_map(&p, "principal", n_principal);
+		if (o->tenant)
+			sbx_pack_str(&p, "tenant", sbx_span_of(o->tenant));
+		if (o->key_id)
+			sbx_pack_str(&p, "key", sbx_span_of(o->key_id));
+		if (o->user)
+			sbx_pack_str(&p, "user", sbx_span_of(o->user));
+	}
 	if (restart)
 		sbx_pack_bool(&p, "restart", true);
 	if (o->idempotency_key)
@@ -309,7 +330,7 @@ sbx_submit_for(struct sbx_client *c, const struct sbx_request_options *options, 
 	struct sbx_request_options o;
 	int rc = sbx_enter(c);
 	if (rc == 0)
-		rc = copy_options(c, &o, sizeof o, options, options->size, sizeof o);
+		rc = copy_options(c, &o, sizeof o, options, options->size, offsetof(struct sbx_request_options, operation));
 	if (rc == 0)
 		rc = check_options(c, &o);
 	return rc ? rc : start(c, SBX_FRAME_SUBMIT, &o, NULL, gather, ret_req);
@@ -438,6 +459,7 @@ static int
 frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_event *ev)
 {
 	struct sbx_inflight *req = sbx_inflight_find(c, frame->id);
+	struct sbx_value v;
 	if (frame->id == 0)
 		sbx_link_on_frame(c, frame);
 	if (!req)
@@ -451,6 +473,7 @@ frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_even
 			return 0; /* submitted again by the library: told before */
 		req->accepted = true;
 		ev->note = SBX_NOTE_ACCEPTED;
+		ev->streamed = sbx_map_get(&frame->map, "stream", &v) && v.type == SBX_BOOL && v.truth;
 		return 1;
 	case SBX_FRAME_EVENT:
 		return piece_event(c, frame, req, ev);

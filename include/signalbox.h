@@ -82,15 +82,21 @@ struct sbx_request_options {
 	const char *model;            /* "provider/model", or a model name */
 	const char *const *targets;   /* "provider/model" each, in the order to try */
 	size_t n_targets;
-	const char *body;             /* JSON, OpenAI's chat completions request; copied */
+	const char *body;             /* JSON, the request as OpenAI has it for the operation; copied */
 	size_t body_bytes;
 	bool stream;                  /* events as the model speaks, else at the end */
 	bool data;                    /* SBX_EVENT_DATA with the answer's own bytes instead of typed events */
 	bool restart;                 /* a stream that breaks may start over: see SBX_NOTE_RESET */
 	uint32_t deadline_ms;         /* for everything, at most a day; 0 = the agent's default (600 s) */
 	const char *idempotency_key;  /* 1 to 255 printable characters; NULL = none. Costs a copy of the body until the end */
+	const char *operation;        /* "chat" (= NULL), "completions", "embeddings" (with `data`) */
+	bool as_http;                 /* the body speaks for itself, as it would over HTTP: its own "stream" decides (sbx_event.streamed
+	                               * tells; `stream` stays false), and `data` goes without saying */
+	/* For whom: taken from a client whose user id the agent trusts. Each 1 to 255 printable ASCII characters; NULL = not said */
+	const char *tenant, *key_id, *user;
 };
-#define SBX_REQUEST_INIT { sizeof(struct sbx_request_options), NULL, NULL, NULL, 0, NULL, 0, false, false, false, 0, NULL }
+#define SBX_REQUEST_INIT { sizeof(struct sbx_request_options), NULL, NULL, NULL, 0, NULL, 0, false, false, false, 0, NULL, \
+                           NULL, false, NULL, NULL, NULL }
 
 /* sbx_submit() -- start a request.
  *  ret_id  the request's number on this handle, in every event of it; never 0
@@ -130,6 +136,8 @@ struct sbx_event {
 	size_t text_bytes;
 	const char *call_id, *call_name; /* TOOL_CALL, first fragment; else NULL */
 	const struct sbx_reply *reply;   /* DONE, ERROR, STATS; else NULL */
+	bool streamed;                   /* ACCEPTED: the answer comes in pieces; with `data` it is a stream of server-sent events, else
+	                                  * one body */
 };
 
 /* sbx_next() -- the next event of any request.

@@ -257,7 +257,10 @@ end_attempt(struct step *s, uint8_t ai, enum sbx_class class, int64_t retry_afte
 	} else {
 		c->uncounted++;
 	}
-	sbx_health_on_end(s->judge->health, s->judge->tables, a->target, a->provider, a->credential, class, retry_after_ns, first_ns,
+	/* That a chat model is not there for embeddings tells nothing about its chats: one client's mistake is no reason to pass the
+	 * target over for the others. */
+	const enum sbx_class learned = class == SBX_CLASS_NOT_THERE && req->op != SBX_OP_CHAT ? SBX_CLASS_BAD_REQUEST : class;
+	sbx_health_on_end(s->judge->health, s->judge->tables, a->target, a->provider, a->credential, learned, retry_after_ns, first_ns,
 	                  s->now_ns - a->started_ns, s->now_ns);
 }
 

@@ -114,6 +114,7 @@ struct sbx_candidate_row {
 struct sbx_request {
 	uint32_t magic;
 	enum sbx_req_state state : 8;
+	enum sbx_op op : 8;          /* what is asked for; set before candidates are looked for */
 	bool stream;                 /* content is delivered as it comes */
 	bool restart;                /* the client takes a RESET */
 	bool replay_uncertain;       /* this request allows it (the provider's policy must too); init sets it */

@@ -101,6 +101,8 @@ append(const struct sbx_router *r, struct sbx_request *req, uint32_t target, boo
 {
 	const struct sbx_target *t = sbx_router_target(r, target);
 	assert(t && req->n_candidates < SBX_ROUTE_TARGETS_MAX);
+	if (!sbx_provider_does(&r->tables->provider[t->provider], req->op))
+		return;
 	req->candidate[req->n_candidates++] = (struct sbx_candidate_row){
 		.policy = &r->tables->provider[t->provider].policy,
 		.context_tokens = t->context_tokens,
@@ -309,6 +311,13 @@ say_unknown(const struct sbx_router *r, struct sbx_span name, unsigned kinds, ch
 	return -SBX_ENOENT;
 }
 
+static int
+say_lacks(const struct sbx_request *req, struct sbx_span name, char *why, size_t why_bytes)
+{
+	(void)snprintf(why, why_bytes, "no target of \"%.*s\" does %s", (int)name.n, name.at, sbx_op_word(req->op));
+	return -SBX_EINVAL;
+}
+
 /* The row of "provider/model". 0, -SBX_ENOENT (not of that form, or no such provider; nothing said), or with why set
  * -SBX_ESYNTAX, -SBX_EBUSY. */
 static int
@@ -357,17 +366,19 @@ resolve(struct sbx_router *r, struct sbx_span name, unsigned kinds, bool reasoni
 		req->restart = req->restart && route->restart;
 		for (i = 0; i < route->n_targets; i++)
 			append(r, req, route->target[i], reasoning_off);
-		return 0;
+		return req->n_candidates ? 0 : say_lacks(req, name, why, why_bytes);
 	}
 	if (kinds & MODELS) {
 		int rc = find_target(r, req, name, now_ns, &i, why, why_bytes);
 		if (rc == 0)
 			append(r, req, i, reasoning_off);
 		if (rc != -SBX_ENOENT)
-			return rc;
+			return rc || req->n_candidates ? rc : say_lacks(req, name, why, why_bytes);
 		append_model(r, req, name, reasoning_off, now_ns);
 		if (req->n_candidates)
 			return 0;
+		if (sbx_names_model(r->adhoc->names, name) != SBX_NAMES_NONE || sbx_names_known(r->adhoc->names, name) != SBX_NAMES_NONE)
+			return say_lacks(req, name, why, why_bytes);
 	}
 	return say_unknown(r, name, kinds, why, why_bytes);
 }
@@ -411,5 +422,5 @@ sbx_router_add(struct sbx_router *r, struct sbx_span name, bool reasoning_off, s
 		return -SBX_ESYNTAX;
 	}
 	append(r, req, target, reasoning_off);
-	return 0;
+	return is_candidate(req, target) ? 0 : say_lacks(req, name, why, why_bytes);
 }

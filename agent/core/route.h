@@ -8,7 +8,7 @@
  * model, whatever the provider calls it. "provider/model" of a usable provider need not be configured: it gets an ad-hoc row (a number from n_targets on), and the least recently used idle one
  * is reused when all SBX_TARGETS_ADHOC_MAX are taken.
  *
- * Targets of a provider without any key become candidates like others: the gate passes them over, and so the reply says why.
+ * A target whose provider has no such operation (req->op) is no candidate. Targets of a provider without any key become candidates like others: the gate passes them over, and so the reply says why.
  */
 #ifndef SBX_AGENT_CORE_ROUTE_H
 #define SBX_AGENT_CORE_ROUTE_H
@@ -51,13 +51,14 @@ void sbx_router_release(struct sbx_router *r, const struct sbx_request *req);
  *  -SBX_ENOENT  nothing of that name; why names the nearest
  *  -SBX_EBUSY   every ad-hoc row is in use
  *  -SBX_ESYNTAX no name at all: empty, too long, control characters, not UTF-8
+ *  -SBX_EINVAL  it has targets, but none of them does what the request asks for (req->op)
  * req->n_candidates is 0 after a failure. reasoning_off: the request turned reasoning off. */
 int sbx_router_resolve(struct sbx_router *r, struct sbx_span name, bool reasoning_off, struct sbx_request *req, uint64_t now_ns, char *why, size_t why_bytes);
 /* What kind of name is accepted: for the frame keys `route` (only a route) and `model` (never a route). */
 int sbx_router_resolve_route(struct sbx_router *r, struct sbx_span name, bool reasoning_off, struct sbx_request *req, uint64_t now_ns, char *why, size_t why_bytes);
 int sbx_router_resolve_model(struct sbx_router *r, struct sbx_span name, bool reasoning_off, struct sbx_request *req, uint64_t now_ns, char *why, size_t why_bytes);
 /* targets[]: appends "provider/model" as one more candidate (-SBX_ESYNTAX too for the same row twice, and for more than
- * SBX_ROUTE_TARGETS_MAX). The candidates before it stay on failure. */
+ * SBX_ROUTE_TARGETS_MAX; -SBX_EINVAL: it does not do what is asked for). The candidates before it stay on failure. */
 int sbx_router_add(struct sbx_router *r, struct sbx_span name, bool reasoning_off, struct sbx_request *req, uint64_t now_ns, char *why, size_t why_bytes);
 
 #endif

@@ -63,11 +63,18 @@ struct sbx_provider {
 	enum sbx_http http;
 	char *ca_file, *proxy;     /* NULL = the system's bundle; no proxy */
 	bool plaintext;            /* http:// beyond loopback is allowed */
+	uint32_t lacks;            /* bit n: it has no operation n, be it for its dialect or for itself */
 	bool idempotency_key;      /* takes a header Idempotency-Key; no provider is known to act on one by itself */
 	struct sbx_quirks quirks;
 	struct sbx_policy policy;
 	uint32_t first_credential, n_credentials; /* n = 0: not usable, key missing */
 };
+
+static inline bool
+sbx_provider_does(const struct sbx_provider *p, enum sbx_op op)
+{
+	return !(p->lacks & 1u << op);
+}
 
 struct sbx_facts;
 struct sbx_model;

@@ -8,6 +8,17 @@ static const struct sbx_dialect *const dialects[] = {
 	&sbx_dialect_openai_chat,
 };
 
+const char *
+sbx_op_word(enum sbx_op op)
+{
+	static const char *const words[SBX_OP__COUNT] = {
+#define X(name, word) [name] = word,
+		SBX_OPS(X)
+#undef X
+	};
+	return words[op];
+}
+
 static const char *const finish_words[SBX_FINISH__COUNT] = {
 #define X(name, word) [name] = word,
 	SBX_FINISHES(X)

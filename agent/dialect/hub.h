@@ -31,6 +31,19 @@
 #define SBX_CHOICES_MAX 128                 /* OpenAI's own limit of n */
 #define SBX_CALL_NAMES_MAX_BYTES (16u << 10) /* id and name of a tool call: both travel in one EVENT; real ones have 100 bytes */
 
+/* ---- what can be asked for: X(NAME, "word"), the word as in SUBMIT ---- */
+#define SBX_OPS(X)                                                                                                             \
+	X(SBX_OP_CHAT, "chat")                                                                                                 \
+	X(SBX_OP_COMPLETIONS, "completions") /* a prompt, and the text that goes on from it */                                 \
+	X(SBX_OP_EMBEDDINGS, "embeddings")
+enum sbx_op {
+#define X(name, word) name,
+	SBX_OPS(X)
+#undef X
+	SBX_OP__COUNT
+};
+const char *sbx_op_word(enum sbx_op op);
+
 /* ---- finish reasons, in OpenAI's words (FINISH_OTHER: the provider said something that nobody knows) ---- */
 #define SBX_FINISHES(X)                                                                                                        \
 	X(SBX_FINISH_NONE, NULL)                                                                                               \
@@ -95,15 +108,31 @@ struct sbx_provider_error {
 };
 
 /* ---- the request ---- */
+
+/* What is wrong with a body. */
+struct sbx_fault {
+	bool unsupported;    /* it is understood, but asks for what this agent does not do */
+	char param[96];      /* the member to blame, "provider.order"; "" = the body as a whole */
+	char why[256];       /* a sentence, with the member's name in it */
+};
+
+struct sbx_routing;
+#define SBX_ASK_TAKEN_MAX 10 /* members that are for us alone: one of each that routing_members.c knows */
+
 struct sbx_ask {
+	enum sbx_op op;
 	struct sbx_span body;           /* the checked bytes; all spans below lie in it */
 	struct sbx_span model;          /* the JSON value, quotes included; empty = absent */
 	struct sbx_span stream;         /* the JSON value; empty = absent */
 	struct sbx_span stream_options; /* likewise */
 	struct sbx_span include_usage;  /* likewise, inside stream_options */
+	struct sbx_span needed;         /* the value of the member that every request of this operation has */
+	struct sbx_span taken[SBX_ASK_TAKEN_MAX]; /* values of members that are not sent on */
+	uint32_t n_taken;
+	bool can_stream;                /* an answer to this operation can come in pieces */
 	bool body_stream;               /* what `stream` says; false when absent */
 	bool body_include_usage;
-	uint32_t choices;               /* n, 1 when absent */
+	uint32_t choices;               /* in the answer: n (1 when absent), of each prompt */
 	int64_t max_tokens;             /* max_completion_tokens or max_tokens; -1 = absent */
 	bool has_tools, has_json_schema, has_images;
 	bool reasoning_off;             /* the request turns reasoning off by name (reasoning_effort none, thinking disabled ...) */
@@ -117,7 +146,7 @@ struct sbx_quirks {
 };
 
 /* The body for one attempt, as pieces to be sent in order. */
-#define SBX_PIECES_MAX 12
+#define SBX_PIECES_MAX 32
 struct sbx_pieces {
 	struct sbx_span piece[SBX_PIECES_MAX]; /* into ask->body, static text, or `text` */
 	uint32_t n;
@@ -164,6 +193,7 @@ typedef void sbx_hub_fn(void *arg, const struct sbx_hub_event *ev);
 
 /* How an answer is to be read. */
 struct sbx_decode_opts {
+	enum sbx_op op;        /* that was asked for */
 	struct sbx_quirks quirks;
 	uint32_t choices;      /* asked for: so many finish reasons make it complete */
 	bool stream;           /* the request asked for a stream; an answer that is none is then read as a whole body */
@@ -176,10 +206,12 @@ struct sbx_decoder; /* one per attempt; each dialect has its own inside */
 
 struct sbx_dialect {
 	const char *name;              /* "openai-chat" */
-	const char *chat_path;         /* appended to the provider's base URL */
+	const char *path[SBX_OP__COUNT]; /* of each operation, appended to the provider's base URL; NULL = there is none for it */
 	/* Read and check a request body (JSON, UTF-8, depth, duplicate keys, types of the members used here).
-	 * 0, or -SBX_ESYNTAX with a sentence that names the place or the member. */
-	int (*read_request)(struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_ask *ret_ask, char *why, size_t why_bytes);
+	 *  routing  NULL, or zeroed: take the members that are for a gateway (routing_members.h) out of the request, into this
+	 * 0, or -SBX_ESYNTAX with *ret_fault set. */
+	int (*read_request)(enum sbx_op op, struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_routing *routing,
+	                    struct sbx_ask *ret_ask, struct sbx_fault *ret_fault);
 	/* The body for a target: model replaced, stream set, usage asked for. Spans point into ask->body and *ret. */
 	void (*write_request)(const struct sbx_ask *ask, const char *model, bool stream, const struct sbx_quirks *quirks,
 	                      struct sbx_pieces *ret);

@@ -206,7 +206,7 @@ read_body(struct sbx_decoder *d)
 		return;
 	}
 	struct sbx_span root = sbx_json_root(text.at, text.n), choices;
-	if (d->opts.stream_only && d->opts.stream && sbx_json_get(root, "choices", &choices)) {
+	if (d->opts.stream_only && d->opts.stream && sbx_json_get(root, sbx_openai_ops[d->opts.op].holds, &choices)) {
 		d->form = FORM_OVER;
 		fail(d, SBX_KIND_JUNK, "a whole answer where a stream was asked for");
 		return;
@@ -316,7 +316,11 @@ decoder_malformed(const struct sbx_decoder *d)
 
 const struct sbx_dialect sbx_dialect_openai_chat = {
 	.name = "openai-chat",
-	.chat_path = "/chat/completions",
+	.path = {
+		[SBX_OP_CHAT] = "/chat/completions",
+		[SBX_OP_COMPLETIONS] = "/completions",
+		[SBX_OP_EMBEDDINGS] = "/embeddings",
+	},
 	.read_request = sbx_openai_chat_read_request,
 	.write_request = sbx_openai_chat_write_request,
 	.decoder_new = decoder_new,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * openai_chat.h -- the dialect of OpenAI's chat completions, as OpenAI and everybody who imitates it speak it.
+ * openai_chat.h -- the dialect of OpenAI's chat completions, as OpenAI and everybody who imitates it speak it; and with it the
+ * older completions and the embeddings, which are the same in all but what sbx_openai_ops tells.
  *
  *   openai_chat.c          the row, and the decoder's outside: which of the three forms an answer has (stream, whole body,
  *                          error body), framing, completion
@@ -29,8 +30,22 @@ extern const struct sbx_dialect sbx_dialect_openai_chat;
 
 /* ---- between the files of this dialect ---- */
 
-int sbx_openai_chat_read_request(struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_ask *ret_ask, char *why,
-				 size_t why_bytes);
+/* What an operation is: a new one is a row, and perhaps a way to read its answer. */
+struct sbx_answer;
+struct sbx_answer_step;
+struct sbx_openai_op {
+	const char *needs;  /* the member without which a body is none of its requests */
+	bool takes_text;    /* that may be a text; it may always be a list that is not empty */
+	bool streams;
+	const char *holds;  /* the member of an answer that is a list of what was asked for */
+	/* One element of that list. ret_usage: set if it has one inside. */
+	void (*read_element)(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span element, int form, uint32_t position,
+			     struct sbx_span *ret_usage);
+};
+extern const struct sbx_openai_op sbx_openai_ops[SBX_OP__COUNT]; /* openai_chat_answer.c */
+
+int sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_routing *routing,
+				 struct sbx_ask *ret_ask, struct sbx_fault *ret_fault);
 void sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool stream, const struct sbx_quirks *quirks,
 				   struct sbx_pieces *ret);
 

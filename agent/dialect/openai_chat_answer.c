@@ -333,7 +333,7 @@ static void
 read_choice(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span choice, int form, uint32_t position,
 	    struct sbx_span *ret_usage)
 {
-	struct sbx_span delta = {NULL, 0}, message = {NULL, 0}, reason = {NULL, 0}, error = {NULL, 0}, name, value;
+	struct sbx_span delta = {NULL, 0}, message = {NULL, 0}, text = {NULL, 0}, reason = {NULL, 0}, error = {NULL, 0}, name, value;
 	struct sbx_json_iter it = sbx_json_object_iter(choice);
 	int64_t index = position;
 	while (sbx_json_object_next(&it, &name, &value)) {
@@ -343,6 +343,8 @@ read_choice(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span 
 			delta = value;
 		else if (sbx_json_string_eq(name, "message"))
 			message = value;
+		else if (sbx_json_string_eq(name, "text"))
+			text = value;
 		else if (sbx_json_string_eq(name, "finish_reason"))
 			reason = value;
 		else if (sbx_json_string_eq(name, "usage") && sbx_json_type(value) == SBX_JSON_OBJECT)
@@ -363,7 +365,9 @@ read_choice(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span 
 	step->has_choices = true;
 	a->n_seen += !(*flags & SBX_CHOICE_SEEN);
 	*flags |= SBX_CHOICE_SEEN;
-	if (form == SBX_ANSWER_BODY) {
+	if (a->opts->op == SBX_OP_COMPLETIONS) {
+		emit_text(&r, SBX_HUB_TEXT, text);
+	} else if (form == SBX_ANSWER_BODY) {
 		read_message(&r, message);
 	} else if (sbx_json_type(delta) == SBX_JSON_OBJECT) {
 		read_message(&r, delta); /* a message beside it (Perplexity's last chunk) repeats the whole */
@@ -374,6 +378,28 @@ read_choice(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span 
 	if (!a->failed)
 		read_finish(&r, reason);
 }
+
+/* A vector, as numbers or as base64: WIRE carries it. */
+static void
+read_embedding(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span embedding, int form, uint32_t position,
+	       struct sbx_span *ret_usage)
+{
+	struct sbx_span vector;
+	(void)a;
+	(void)form;
+	(void)position;
+	(void)ret_usage;
+	if (sbx_json_get(embedding, "embedding", &vector) && (holds_something(vector) || is_text(vector)))
+		step->has_choices = step->content = true;
+	else
+		a->lost = true;
+}
+
+const struct sbx_openai_op sbx_openai_ops[SBX_OP__COUNT] = {
+	[SBX_OP_CHAT] = {"messages", false, true, "choices", read_choice},
+	[SBX_OP_COMPLETIONS] = {"prompt", true, true, "choices", read_choice},
+	[SBX_OP_EMBEDDINGS] = {"input", true, false, "data", read_embedding},
+};
 
 static void
 read_usage(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span usage)
@@ -415,7 +441,8 @@ sbx_answer_fail(struct sbx_answer *a, const struct sbx_provider_error *error)
 void
 sbx_answer_read(struct sbx_answer *a, struct sbx_span root, int form, bool error_type, struct sbx_answer_step *ret_step)
 {
-	struct sbx_span choices = {NULL, 0}, error = {NULL, 0}, usage = {NULL, 0}, x_groq = {NULL, 0}, inner_usage = {NULL, 0};
+	const struct sbx_openai_op *op = &sbx_openai_ops[a->opts->op];
+	struct sbx_span elements = {NULL, 0}, error = {NULL, 0}, usage = {NULL, 0}, x_groq = {NULL, 0}, inner_usage = {NULL, 0};
 	struct sbx_span object = root, name, value;
 	struct sbx_json_iter it = sbx_json_array_iter(root);
 	bool is_error = error_type;
@@ -424,8 +451,8 @@ sbx_answer_read(struct sbx_answer *a, struct sbx_span root, int form, bool error
 	(void)sbx_json_array_next(&it, &object); /* [{"error":...}]: Gemini */
 	it = sbx_json_object_iter(object);
 	while (sbx_json_object_next(&it, &name, &value)) {
-		if (sbx_json_string_eq(name, "choices"))
-			choices = value;
+		if (sbx_json_string_eq(name, op->holds))
+			elements = value;
 		else if (sbx_json_string_eq(name, "error"))
 			error = value;
 		else if (sbx_json_string_eq(name, "usage"))
@@ -442,9 +469,9 @@ sbx_answer_read(struct sbx_answer *a, struct sbx_span root, int form, bool error
 			fail_json(a, object);
 		return;
 	}
-	it = sbx_json_array_iter(choices);
+	it = sbx_json_array_iter(elements);
 	for (uint32_t i = 0; !a->failed && sbx_json_array_next(&it, &value); i++)
-		read_choice(a, ret_step, value, form, i, &inner_usage);
+		op->read_element(a, ret_step, value, form, i, &inner_usage);
 	if (!a->failed && sbx_json_type(usage) != SBX_JSON_OBJECT && !sbx_json_get(x_groq, "usage", &usage))
 		usage = inner_usage;
 	if (!a->failed)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * openai_chat_request.c -- a chat request: what judgement needs of it, and the same bytes edited for a target.
+ * openai_chat_request.c -- a request of any operation: what judgement needs of it, and the same bytes edited for a target.
  *
  * The body is never rebuilt. Reading notes where the few members lie that a target changes; writing cuts the body at those
  * places and puts other text there. Everything else, known or not, goes out as it came: spelling of numbers, order of
@@ -15,14 +15,16 @@
 
 #include <signalbox/errors.h>
 
-#define EDITS_MAX 4 /* new members at the front, model, stream, stream_options (or a member of it) */
+#define EDITS_MAX (4 + SBX_ASK_TAKEN_MAX) /* new members at the front, model, stream, stream_options (or a member of it), what is taken */
+_Static_assert(2 * EDITS_MAX + 1 <= SBX_PIECES_MAX, "each edit is a piece, and what lies between two is one");
 
 /* ==== reading ==== */
 
 static int
-refuse(char *why, size_t why_bytes, const char *member, const char *rule)
+refuse(struct sbx_fault *fault, const char *member, const char *rule)
 {
-	(void)snprintf(why, why_bytes, "%s %s", member, rule);
+	(void)snprintf(fault->param, sizeof fault->param, "%s", member);
+	(void)snprintf(fault->why, sizeof fault->why, "%s %s", member, rule);
 	return -SBX_ESYNTAX;
 }
 
@@ -81,24 +83,24 @@ turns_reasoning_off(struct sbx_span name, struct sbx_span value)
 }
 
 static int
-read_stream_options(struct sbx_span value, struct sbx_ask *ask, char *why, size_t why_bytes)
+read_stream_options(struct sbx_span value, struct sbx_ask *ask, struct sbx_fault *fault)
 {
 	ask->stream_options = value;
 	if (is_null(value))
 		return 0;
 	if (sbx_json_type(value) != SBX_JSON_OBJECT)
-		return refuse(why, why_bytes, "stream_options", "must be an object");
+		return refuse(fault, "stream_options", "must be an object");
 	struct sbx_span include;
 	if (!sbx_json_get(value, "include_usage", &include))
 		return 0;
 	ask->include_usage = include;
 	if (!sbx_json_bool(include, &ask->body_include_usage) && !is_null(include))
-		return refuse(why, why_bytes, "stream_options.include_usage", "must be true or false");
+		return refuse(fault, "stream_options.include_usage", "must be true or false");
 	return 0;
 }
 
 static int
-read_limit(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, char *why, size_t why_bytes)
+read_limit(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, struct sbx_fault *fault)
 {
 	int64_t limit;
 	if (is_null(value))
@@ -106,7 +108,7 @@ read_limit(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, cha
 	if (!sbx_json_int64(value, &limit) || limit < 0) {
 		char member[32];
 		(void)sbx_json_string_fmt(name, member, sizeof member);
-		return refuse(why, why_bytes, member, "must be a whole number");
+		return refuse(fault, member, "must be a whole number");
 	}
 	if (limit > ask->max_tokens) /* both given: the larger is what it may cost */
 		ask->max_tokens = limit;
@@ -114,28 +116,27 @@ read_limit(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, cha
 }
 
 static int
-read_member(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, struct sbx_span *messages, char *why,
-	    size_t why_bytes)
+read_member(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, struct sbx_fault *fault)
 {
-	if (sbx_json_string_eq(name, "model")) {
+	if (sbx_json_string_eq(name, sbx_openai_ops[ask->op].needs)) {
+		ask->needed = value;
+	} else if (sbx_json_string_eq(name, "model")) {
 		if (sbx_json_type(value) != SBX_JSON_STRING || value.n == 2)
-			return refuse(why, why_bytes, "model", "must be a string that is not empty");
+			return refuse(fault, "model", "must be a string that is not empty");
 		ask->model = value;
-	} else if (sbx_json_string_eq(name, "messages")) {
-		*messages = value;
 	} else if (sbx_json_string_eq(name, "stream")) {
 		ask->stream = value;
 		if (!sbx_json_bool(value, &ask->body_stream) && !is_null(value))
-			return refuse(why, why_bytes, "stream", "must be true or false");
+			return refuse(fault, "stream", "must be true or false");
 	} else if (sbx_json_string_eq(name, "stream_options")) {
-		return read_stream_options(value, ask, why, why_bytes);
+		return read_stream_options(value, ask, fault);
 	} else if (sbx_json_string_eq(name, "n")) {
 		int64_t n = 1;
 		if (!is_null(value) && (!sbx_json_int64(value, &n) || n < 1 || n > SBX_CHOICES_MAX))
-			return refuse(why, why_bytes, "n", "must be a whole number from 1 to 128");
+			return refuse(fault, "n", "must be a whole number from 1 to 128");
 		ask->choices = (uint32_t)n;
 	} else if (sbx_json_string_eq(name, "max_tokens") || sbx_json_string_eq(name, "max_completion_tokens")) {
-		return read_limit(name, value, ask, why, why_bytes);
+		return read_limit(name, value, ask, fault);
 	} else if (sbx_json_string_eq(name, "tools") || sbx_json_string_eq(name, "functions")) {
 		struct sbx_json_iter it = sbx_json_array_iter(value);
 		struct sbx_span tool;
@@ -148,31 +149,73 @@ read_member(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, st
 	return 0;
 }
 
-int
-sbx_openai_chat_read_request(struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_ask *ret_ask, char *why,
-			     size_t why_bytes)
+/* The elements of a list, each of which is a prompt or an input of its own; 1 for what is one itself: a text, or its tokens. */
+static uint32_t
+count_prompts(struct sbx_span needed)
 {
-	struct sbx_ask ask = {.body = body, .choices = 1, .max_tokens = -1};
-	struct sbx_span root, messages = {NULL, 0}, name, value;
+	struct sbx_json_iter it = sbx_json_array_iter(needed);
+	struct sbx_span value;
+	uint32_t n = 0;
+	while (sbx_json_array_next(&it, &value)) {
+		if (sbx_json_type(value) == SBX_JSON_NUMBER)
+			return 1;
+		n++;
+	}
+	return n ? n : 1;
+}
+
+/* The member that every request of the operation has. */
+static int
+check_needed(struct sbx_ask *ask, struct sbx_fault *fault)
+{
+	const struct sbx_openai_op *op = &sbx_openai_ops[ask->op];
+	struct sbx_json_iter it = sbx_json_array_iter(ask->needed);
+	struct sbx_span value;
+	if (!ask->needed.n)
+		return refuse(fault, op->needs, "is missing");
+	if (!sbx_json_array_next(&it, &value) && !(op->takes_text && sbx_json_type(ask->needed) == SBX_JSON_STRING))
+		return refuse(fault, op->needs, op->takes_text ? "must be a text, or a list that is not empty" : "must be a list that is not empty");
+	return 0;
+}
+
+int
+sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_routing *routing,
+			     struct sbx_ask *ret_ask, struct sbx_fault *ret_fault)
+{
+	struct sbx_ask ask = {.op = op, .body = body, .choices = 1, .max_tokens = -1, .can_stream = sbx_openai_ops[op].streams};
+	struct sbx_fault *fault = ret_fault;
+	struct sbx_span root, name, value;
 	struct sbx_json_error error;
 
+	(void)routing;
+	*fault = (struct sbx_fault){.unsupported = false};
 	if (sbx_json_check(body.at, body.n, scratch, &error)) {
-		(void)snprintf(why, why_bytes, "body: %s, line %u, byte %zu", error.what, (unsigned)error.line, error.offset);
+		(void)snprintf(fault->why, sizeof fault->why, "body: %s, line %u, byte %zu", error.what, (unsigned)error.line, error.offset);
 		return -SBX_ESYNTAX;
 	}
 	root = sbx_json_root(body.at, body.n);
-	if (sbx_json_type(root) != SBX_JSON_OBJECT)
-		return refuse(why, why_bytes, "body", "must be a JSON object");
-	struct sbx_json_iter it = sbx_json_object_iter(root);
-	while (sbx_json_object_next(&it, &name, &value)) {
-		int rc = read_member(name, value, &ask, &messages, why, why_bytes);
-		if (rc)
-			return rc;
+	if (sbx_json_type(root) != SBX_JSON_OBJECT) {
+		(void)snprintf(fault->why, sizeof fault->why, "body must be a JSON object");
+		return -SBX_ESYNTAX;
 	}
-	it = sbx_json_array_iter(messages);
-	if (!sbx_json_array_next(&it, &value))
-		return refuse(why, why_bytes, "messages", messages.n ? "must be a list that is not empty" : "is missing");
-	ask.has_images = has_image(messages);
+	struct sbx_json_iter it = sbx_json_object_iter(root);
+	int rc = 0;
+	while (rc == 0 && sbx_json_object_next(&it, &name, &value))
+		rc = read_member(name, value, &ask, fault);
+	if (rc == 0)
+		rc = check_needed(&ask, fault);
+	if (rc)
+		return rc;
+	if (op == SBX_OP_CHAT)
+		ask.has_images = has_image(ask.needed);
+	if (op == SBX_OP_COMPLETIONS) {
+		uint32_t prompts = count_prompts(ask.needed);
+		if (prompts > SBX_CHOICES_MAX / ask.choices)
+			return refuse(fault, "prompt", "makes more than 128 choices, n for each of its elements");
+		ask.choices *= prompts;
+	}
+	if (!ask.can_stream && ask.body_stream)
+		return refuse(fault, "stream", "must not be true: this operation answers in one piece");
 	*ret_ask = ask;
 	return 0;
 }
@@ -202,29 +245,22 @@ add_edit(struct edits *edits, const char *at, size_t drop_bytes, struct sbx_span
 	edits->edit[i] = (struct edit){at, drop_bytes, insert};
 }
 
-static bool
-is_space(char c)
-{
-	return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-/* Takes a member out, with its name and one comma; it is known not to be the only one of its object. */
+/* Takes a member out, with its name and a comma. Those that stand before the needed member, which stays, take the comma behind
+ * them along, and the others the one before them: so no two of them want the same, however many go. */
 static void
-drop_member(struct edits *edits, struct sbx_span value)
+drop_member(struct edits *edits, const struct sbx_ask *ask, struct sbx_span value)
 {
 	const char *from = value.at, *to = value.at + value.n;
 	while (*--from != '"') /* the name's closing quote */
 		;
 	while (*--from != '"') /* and its opening one: no name that is dropped has a quote in it */
 		;
-	while (is_space(*to))
-		to++;
-	if (*to == ',') {
-		to++;
+	if (value.at < ask->needed.at) {
+		while (*to++ != ',')
+			;
 	} else {
 		while (*--from != ',')
 			;
-		to = value.at + value.n;
 	}
 	add_edit(edits, from, (size_t)(to - from), (struct sbx_span){NULL, 0});
 }
@@ -298,7 +334,7 @@ sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool
 
 	ret->n = 0;
 	ret->bytes = 0;
-	size_t front = 0; /* new members go to the front, where a comma behind them is right: `messages` always follows */
+	size_t front = 0; /* new members go to the front, where a comma behind them is right: the needed one always follows */
 	if (ask->model.n) {
 		add_model(ret, &text_n, model);
 		add_edit(&edits, ask->model.at, ask->model.n, (struct sbx_span){ret->text, text_n});
@@ -321,8 +357,10 @@ sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool
 		if (ask_for_usage(ask, &edits))
 			add_text(ret, &text_n, options, sizeof options - 1);
 	} else if (ask->stream_options.n) { /* without a stream everybody refuses them */
-		drop_member(&edits, ask->stream_options);
+		drop_member(&edits, ask, ask->stream_options);
 	}
+	for (uint32_t i = 0; i < ask->n_taken; i++)
+		drop_member(&edits, ask, ask->taken[i]);
 	if (text_n > front)
 		add_edit(&edits, root.at + 1, 0, (struct sbx_span){ret->text + front, text_n - front});
 

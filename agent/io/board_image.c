@@ -43,7 +43,7 @@ add_chat_url(struct image *im, const struct sbx_provider *p)
 {
 	const struct sbx_board_text t = { (uint32_t)im->text.n, 0 };
 	if (im->rc == 0)
-		im->rc = sbx_buf_printf(&im->text, "%s%s%s%s", p->base_url, p->dialect->chat_path, p->query ? "?" : "", p->query ? p->query : "");
+		im->rc = sbx_buf_printf(&im->text, "%s%s%s%s", p->base_url, p->dialect->path[SBX_OP_CHAT], p->query ? "?" : "", p->query ? p->query : "");
 	const uint32_t n = (uint32_t)im->text.n - t.offset;
 	if (im->rc == 0)
 		im->rc = sbx_buf_append(&im->text, "", 1);

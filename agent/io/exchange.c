@@ -447,6 +447,7 @@ leg_start(struct sbx_exchange *ex, uint8_t attempt)
 	const struct sbx_provider *p = &ex->world->config->tables.provider[a->provider];
 	const struct sbx_target *t = sbx_router_target(&ex->world->router, a->target);
 	struct sbx_decode_opts opts = {
+		.op = ex->req.op,
 		.quirks = p->quirks,
 		.choices = ex->ask.choices,
 		.stream = ex->req.stream,
@@ -468,7 +469,7 @@ leg_start(struct sbx_exchange *ex, uint8_t attempt)
 		goto fail;
 	p->dialect->write_request(&ex->ask, t->model, ex->req.stream, &p->quirks, &leg->pieces);
 	assert(a->credential != UINT32_MAX); /* config gives every usable provider a credential, if only one without a secret */
-	rc = sbx_call_start(ex->world->lane[a->credential], &leg->pieces, ex->req.stream, p->idempotency_key ? ex->idempotency_key : NULL, &call_ops, leg, &leg->call);
+	rc = sbx_call_start(ex->world->lane[a->credential], ex->req.op, &leg->pieces, ex->req.stream, p->idempotency_key ? ex->idempotency_key : NULL, &call_ops, leg, &leg->call);
 	if (rc)
 		goto fail;
 	leg->world = sbx_world_get(ex->world);
@@ -696,8 +697,10 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 	} else if (submit->model.n) {
 		rc = sbx_router_resolve_model(router, submit->model, quiet, &ex->req, now_ns, r->why, sizeof r->why);
 	} else if (submit->n_targets) {
-		for (uint32_t i = 0; i < submit->n_targets && !rc; i++)
+		for (uint32_t i = 0; i < submit->n_targets && (!rc || rc == -SBX_EINVAL); i++)
 			rc = sbx_router_add(router, submit->target[i], quiet, &ex->req, now_ns, r->why, sizeof r->why);
+		if (rc == -SBX_EINVAL && ex->req.n_candidates)
+			rc = 0; /* others of them do what is asked for */
 	} else if (!ex->ask.model.n) {
 		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, "the request names no route and no model");
 	} else if (sbx_json_string_decode(ex->ask.model, name, sizeof name, &n)) {
@@ -710,7 +713,7 @@ resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_n
 		return 0;
 	if (rc == -SBX_EBUSY)
 		return refuse(r, SBX_CODE_BUSY, 1000, NULL);
-	return refuse(r, rc == -SBX_ENOENT ? SBX_CODE_UNKNOWN_MODEL : SBX_CODE_INVALID_REQUEST, -1, NULL);
+	return refuse(r, rc == -SBX_ENOENT ? SBX_CODE_UNKNOWN_MODEL : rc == -SBX_EINVAL ? SBX_CODE_UNSUPPORTED : SBX_CODE_INVALID_REQUEST, -1, NULL);
 }
 
 static void
@@ -770,14 +773,17 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
 		exchange_free(ex);
 		return refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
 	}
-	rc = submit->dialect->read_request((struct sbx_span){ ex->body, submit->body.n }, &agent->scratch, &ex->ask, r->why, sizeof r->why);
+	struct sbx_fault fault;
+	rc = submit->dialect->read_request(submit->op, (struct sbx_span){ ex->body, submit->body.n }, &agent->scratch, NULL, &ex->ask, &fault);
 	if (rc) {
 		exchange_free(ex);
-		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, NULL);
+		return refuse(r, fault.unsupported ? SBX_CODE_UNSUPPORTED : SBX_CODE_INVALID_REQUEST, -1, fault.why);
 	}
 	ex->client_usage = ex->ask.body_include_usage;
-	sbx_request_init(&ex->req, submit->has_stream ? submit->stream : ex->ask.body_stream, submit->restart,
-	                 now_ns + (uint64_t)submit->deadline_ms * 1000000u, now_ns, agent->seed++);
+	uint64_t deadline_ms = submit->deadline_ms ? submit->deadline_ms : SBX_DEADLINE_DEFAULT_MS;
+	sbx_request_init(&ex->req, submit->has_stream ? submit->stream : ex->ask.body_stream, submit->restart, now_ns + deadline_ms * 1000000u,
+	                 now_ns, agent->seed++);
+	ex->req.op = submit->op;
 	rc = resolve(ex, submit, now_ns, r);
 	if (rc) {
 		exchange_free(ex);

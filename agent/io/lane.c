@@ -88,7 +88,6 @@ handle_new(struct sbx_lane *lane)
 #define SET(option, value) \
 	if (rc == CURLE_OK) \
 	rc = curl_easy_setopt(e, option, value)
-	SET(CURLOPT_URL, lane->url);
 	SET(CURLOPT_POST, 1L);
 	SET(CURLOPT_READFUNCTION, sbx_call_on_read);
 	SET(CURLOPT_SEEKFUNCTION, sbx_call_on_seek);
@@ -162,7 +161,8 @@ lane_free(struct sbx_lane *lane)
 	while (lane->n_idle)
 		curl_easy_cleanup(lane->idle[--lane->n_idle]);
 	sbx_headers_free(lane->headers);
-	free(lane->url);
+	for (int op = 0; op < SBX_OP__COUNT; op++)
+		free(lane->url[op]);
 	free(lane->name);
 	free(lane->ca_file);
 	free(lane->proxy);
@@ -200,6 +200,18 @@ build_headers(struct sbx_lane *lane, const struct sbx_provider *p, const struct 
 	return line && add_header(&lane->headers, line);
 }
 
+static bool
+build_urls(struct sbx_lane *lane, const struct sbx_provider *p)
+{
+	for (int op = 0; op < SBX_OP__COUNT; op++)
+		if (sbx_provider_does(p, (enum sbx_op)op) &&
+		    asprintf(&lane->url[op], "%s%s%s%s", p->base_url, p->dialect->path[op], p->query ? "?" : "", p->query ? p->query : "") < 0) {
+			lane->url[op] = NULL;
+			return false;
+		}
+	return true;
+}
+
 struct sbx_lane *
 sbx_lane_new(struct sbx_upstream *u, const struct sbx_provider *p, const struct sbx_credential *credential)
 {
@@ -213,9 +225,7 @@ sbx_lane_new(struct sbx_upstream *u, const struct sbx_provider *p, const struct 
 	lane->name = strdup(p->name);
 	lane->ca_file = p->ca_file ? strdup(p->ca_file) : NULL;
 	lane->proxy = p->proxy ? strdup(p->proxy) : NULL;
-	if (asprintf(&lane->url, "%s%s%s%s", p->base_url, p->dialect->chat_path, p->query ? "?" : "", p->query ? p->query : "") < 0)
-		lane->url = NULL;
-	if (!lane->url || !lane->name || (p->ca_file && !lane->ca_file) || (p->proxy && !lane->proxy) || !build_headers(lane, p, credential)) {
+	if (!build_urls(lane, p) || !lane->name || (p->ca_file && !lane->ca_file) || (p->proxy && !lane->proxy) || !build_headers(lane, p, credential)) {
 		lane_free(lane);
 		return NULL;
 	}

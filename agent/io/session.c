@@ -317,7 +317,8 @@ on_submit(struct sbx_session *s, const struct sbx_frame *frame)
 	}
 	if (sbx_submit_read(frame, &submit, &r.code, r.why, sizeof r.why)) {
 		struct sbx_value reply;
-		bool data = sbx_map_get(&frame->map, "reply", &reply) && reply.type == SBX_STR && sbx_span_is(reply.bytes, "data");
+		bool data = (sbx_map_get(&frame->map, "reply", &reply) && reply.type == SBX_STR && sbx_span_is(reply.bytes, "data")) ||
+		            (sbx_map_get(&frame->map, "as_http", &reply) && reply.type == SBX_BOOL && reply.truth);
 		refuse_request(s, frame->id, data, &r);
 		return;
 	}
@@ -333,7 +334,8 @@ on_submit(struct sbx_session *s, const struct sbx_frame *frame)
 	}
 	add_request(s, ex);
 	struct sbx_packer p;
-	sbx_frame_begin(&p, &s->agent->frame, SBX_FRAME_ACCEPTED, frame->id, 0);
+	sbx_frame_begin(&p, &s->agent->frame, SBX_FRAME_ACCEPTED, frame->id, 1);
+	sbx_pack_bool(&p, "stream", ex->req.stream);
 	if (sbx_frame_end(&p) == 0)
 		send_built(s);
 	sbx_exchange_start(ex);

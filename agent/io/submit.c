@@ -68,8 +68,12 @@ read_dialect(struct sbx_submit *s, const struct sbx_value *v)
 static const char *
 read_operation(struct sbx_submit *s, const struct sbx_value *v)
 {
-	(void)s;
-	return v->type == SBX_STR && sbx_span_is(v->bytes, "chat") ? NULL : "can only be \"chat\" in this version";
+	for (int op = 0; op < SBX_OP__COUNT; op++)
+		if (v->type == SBX_STR && sbx_span_is(v->bytes, sbx_op_word((enum sbx_op)op))) {
+			s->op = (enum sbx_op)op;
+			return NULL;
+		}
+	return "can only be \"chat\", \"completions\" or \"embeddings\" in this version";
 }
 
 static const char *
@@ -95,8 +99,15 @@ read_restart(struct sbx_submit *s, const struct sbx_value *v)
 }
 
 static const char *
+read_as_http(struct sbx_submit *s, const struct sbx_value *v)
+{
+	return read_bool(&s->as_http, v);
+}
+
+static const char *
 read_reply(struct sbx_submit *s, const struct sbx_value *v)
 {
+	s->has_reply = true;
 	if (v->type == SBX_STR && sbx_span_is(v->bytes, "data"))
 		s->data = true;
 	else if (v->type != SBX_STR || !sbx_span_is(v->bytes, "events"))
@@ -147,6 +158,7 @@ static const struct row {
 	{ "operation", read_operation, SBX_CODE_UNSUPPORTED },
 	{ "stream", read_stream, SBX_CODE_INVALID_REQUEST },
 	{ "reply", read_reply, SBX_CODE_INVALID_REQUEST },
+	{ "as_http", read_as_http, SBX_CODE_INVALID_REQUEST },
 	{ "restart", read_restart, SBX_CODE_INVALID_REQUEST },
 	{ "deadline_ms", read_deadline, SBX_CODE_INVALID_REQUEST },
 	{ "idempotency_key", read_idempotency_key, SBX_CODE_INVALID_REQUEST },
@@ -167,7 +179,7 @@ find_row(struct sbx_span key)
 int
 sbx_submit_read(const struct sbx_frame *frame, struct sbx_submit *ret_submit, enum sbx_code *ret_code, char *why, size_t why_bytes)
 {
-	struct sbx_submit s = { .dialect = sbx_dialect_find("openai-chat"), .deadline_ms = SBX_DEADLINE_DEFAULT_MS };
+	struct sbx_submit s = { .dialect = sbx_dialect_find("openai-chat") };
 	struct sbx_cursor c = sbx_cursor_of(&frame->map);
 	struct sbx_span key;
 	struct sbx_value v;
@@ -190,6 +202,15 @@ sbx_submit_read(const struct sbx_frame *frame, struct sbx_submit *ret_submit, en
 	*ret_code = SBX_CODE_INVALID_REQUEST;
 	if ((s.route.n > 0) + (s.model.n > 0) + (s.n_targets > 0) > 1) {
 		(void)snprintf(why, why_bytes, "only one of route, model and targets may be given");
+		return -SBX_EINVAL;
+	}
+	if (s.as_http && (s.has_stream || (s.has_reply && !s.data))) {
+		(void)snprintf(why, why_bytes, "with as_http the body's own \"stream\" decides, and the reply is \"data\"");
+		return -SBX_EINVAL;
+	}
+	s.data |= s.as_http;
+	if (s.op == SBX_OP_EMBEDDINGS && (!s.data || s.stream)) {
+		(void)snprintf(why, why_bytes, "embeddings come in one piece, as reply \"data\"");
 		return -SBX_EINVAL;
 	}
 	if (!s.body.n) {

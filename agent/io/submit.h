@@ -22,10 +22,12 @@ struct sbx_submit {
 	uint32_t n_targets;
 	struct sbx_span body;
 	const struct sbx_dialect *dialect;
+	enum sbx_op op;
 	bool has_stream, stream;
-	bool data;                                         /* reply: the answer's own bytes */
+	bool has_reply, data;                              /* reply: the answer's own bytes */
+	bool as_http;                                      /* the body speaks for itself: stream, and the members for a gateway */
 	bool restart;
-	uint32_t deadline_ms;
+	uint32_t deadline_ms;                              /* 0 = not said */
 	struct sbx_span idempotency_key;
 };
 

@@ -435,10 +435,10 @@ flatten(struct sbx_call *call)
 }
 
 int
-sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
+sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
                const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
 {
-	assert(!lane->closed);
+	assert(!lane->closed && lane->url[op]);
 	bool flat = !lane->h2 && body->bytes <= FLAT_MAX_BYTES;
 	struct sbx_call *call = calloc(1, sizeof *call + (flat ? body->bytes : 0));
 	if (!call)
@@ -452,7 +452,8 @@ sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool stream
 	call->easy = sbx_lane_take(lane);
 	if (idempotency_key)
 		call->own_headers = sbx_lane_headers_with(lane, idempotency_key);
-	if (!call->easy || (idempotency_key && !call->own_headers)) {
+	/* The URL is the one option of a call that is copied; a handle keeps it until the next call. */
+	if (!call->easy || (idempotency_key && !call->own_headers) || curl_easy_setopt(call->easy, CURLOPT_URL, lane->url[op])) {
 		if (call->easy)
 			sbx_lane_give_back(lane, call->easy);
 		sbx_headers_free(call->own_headers);

@@ -73,9 +73,9 @@ const char *sbx_upstream_about(void);
 struct sbx_lane *sbx_lane_new(struct sbx_upstream *u, const struct sbx_provider *provider, const struct sbx_credential *credential);
 void sbx_lane_close(struct sbx_lane *lane); /* NULL is fine; freed when its last call has ended */
 
-/* Start a call. body's pieces must stay valid until on_end or abort. idempotency_key NULL = none.
+/* Start a call of an operation that the provider has. body's pieces must stay valid until on_end or abort. idempotency_key NULL = none.
  * 0, or -SBX_ENOMEM, -SBX_EBUSY (descriptors); no callback comes before the next sbx_upstream_run(). */
-int sbx_call_start(struct sbx_lane *lane, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
+int sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
                    const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);
 void sbx_call_abort(struct sbx_call *call);              /* no callback after it; the connection is closed */
 void sbx_call_pause(struct sbx_call *call, bool paused); /* stop reading from the provider, or go on */

@@ -52,7 +52,7 @@ struct sbx_call {
 
 struct sbx_lane {
 	struct sbx_upstream *u;
-	char *url;
+	char *url[SBX_OP__COUNT];        /* of each operation; NULL = the provider has it not */
 	char *name;                      /* of the provider, for messages */
 	struct curl_slist *headers;      /* with the key; wiped before it is freed */
 	char *ca_file, *proxy;

@@ -34,7 +34,9 @@
  *                        none of them the body's "model" is looked up the same way.
  *     body bin           the request as JSON, in the dialect; at most SBX_BODY_IN_MAX_BYTES
  *     dialect str        of body and data: "openai-chat", the default
- *     operation str      "chat", the default
+ *     operation str      "chat" (default), "completions", "embeddings" (with reply "data"): what the body is a request for
+ *     as_http bool       the body speaks for itself, as it would over HTTP: its own "stream" decides, and the reply is "data".
+ *                        `stream`, and reply "events", are errors beside it; default false
  *     stream bool        answer in pieces as they come (default: what the body says)
  *     reply str          "events" (default): typed EVENTs; "data": the answer's own bytes, ready to be passed on
  *     restart bool       if a stream breaks after content, it may be started over (RESET), unless a piece of a tool call
@@ -54,7 +56,8 @@
  *   WELCOME id 0   version uint; agent str; pid uint; generation uint (random, new with each start). The board's descriptor
  *                  (signalbox/board.h) comes with it by SCM_RIGHTS, if there is one; plain recv() makes the kernel drop it
  *   BOARD   id 0   generation uint; edition uint : another board took over; its descriptor comes with the frame's first byte
- *   ACCEPTED       {} : the request is the agent's now; sent before anything was sent to a provider
+ *   ACCEPTED       stream bool: the answer comes in pieces. The request is the agent's now; sent before anything was sent to a
+ *                  provider
  *   EVENT          type uint, SBX_EVENT_*; choice uint (absent = 0), and
  *                    TEXT, REASONING, REFUSAL: text str
  *                    TOOL_CALL: index uint (number of the call in its choice); on its first fragment id str and name str;
@@ -108,6 +111,7 @@
 #define SBX_DEADLINE_MAX_MS 86400000
 #define SBX_ID_MAX (1ull << 53)
 #define SBX_IDEMPOTENCY_KEY_MAX_BYTES 255
+#define SBX_PRINCIPAL_MAX_BYTES 255 /* each of tenant, key and user */
 
 enum sbx_frame_kind {
 	/* client to agent */

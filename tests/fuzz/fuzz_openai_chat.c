@@ -62,6 +62,7 @@ decode(const uint8_t *data, size_t bytes, unsigned how, bool pieces, struct run 
 	static const int statuses[] = {200, 200, 429, 500};
 	const struct sbx_dialect *dialect = sbx_dialect_find("openai-chat");
 	struct sbx_decode_opts opts = {
+		.op = (enum sbx_op)(bytes % SBX_OP__COUNT),
 		.quirks = {.no_finish = how & 4, .reasoning_apart = how & 8},
 		.choices = 1 + (how >> 4 & 1),
 		.stream = how & 32,
@@ -100,16 +101,17 @@ edit_request(const uint8_t *data, size_t bytes, unsigned how)
 	struct sbx_ask ask;
 	struct sbx_pieces pieces;
 	struct sbx_buf out;
-	char why[160];
-	bool stream = how & 2;
-	if (dialect->read_request((struct sbx_span){(const char *)data, bytes}, &scratch, &ask, why, sizeof why))
+	struct sbx_fault fault;
+	enum sbx_op op = (enum sbx_op)((how >> 2) % SBX_OP__COUNT);
+	if (dialect->read_request(op, (struct sbx_span){(const char *)data, bytes}, &scratch, NULL, &ask, &fault))
 		return;
+	bool stream = ask.can_stream && how & 2;
 	dialect->write_request(&ask, "a \"model\"", stream, &quirks, &pieces);
 	sbx_buf_init(&out, LOG_MAX_BYTES);
 	for (uint32_t i = 0; i < pieces.n; i++)
 		(void)sbx_buf_append(&out, pieces.piece[i].at, pieces.piece[i].n);
 	assert(out.n == pieces.bytes);
-	int rc = dialect->read_request((struct sbx_span){(const char *)out.data, out.n}, &scratch, &ask, why, sizeof why);
+	int rc = dialect->read_request(op, (struct sbx_span){(const char *)out.data, out.n}, &scratch, NULL, &ask, &fault);
 	assert(rc == 0 && ask.body_stream == stream);
 	assert(ask.body_include_usage == (stream && !quirks.no_stream_options));
 	assert(sbx_json_string_eq(ask.model, "a \"model\""));

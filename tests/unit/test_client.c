@@ -243,10 +243,13 @@ test_submit_refused(void **state)
 	static const char *const targets[] = { "a/b" };
 	struct peer p;
 	struct sbx_client *c = open_client(&p);
+	char long_word[SBX_PRINCIPAL_MAX_BYTES + 2];
 	struct { struct sbx_request_options o; char more[8]; } newer;
 	struct sbx_request_options o;
 	uint64_t id = 77;
 	(void)state;
+	memset(long_word, 'w', sizeof long_word - 1);
+	long_word[sizeof long_word - 1] = 0;
 #define REFUSED(want, change)                                                                                                  \
 	do {                                                                                                                   \
 		o = request();                                                                                                 \
@@ -262,7 +265,11 @@ test_submit_refused(void **state)
 	REFUSED(-SBX_ETOOBIG, o.body_bytes = SBX_BODY_IN_MAX_BYTES + 1u);
 	REFUSED(-SBX_EINVAL, o.deadline_ms = SBX_DEADLINE_MAX_MS + 1u);
 	REFUSED(-SBX_EINVAL, o.idempotency_key = "");
-	REFUSED(-SBX_EINVAL, o.size = sizeof o - 1);
+	REFUSED(-SBX_EINVAL, o.size = offsetof(struct sbx_request_options, operation) - 1);
+	REFUSED(-SBX_EINVAL, (o.as_http = true, o.stream = true));
+	REFUSED(-SBX_EINVAL, o.operation = "");
+	REFUSED(-SBX_EINVAL, o.tenant = "");
+	REFUSED(-SBX_EINVAL, o.user = long_word);
 	assert_true(id == 77);
 
 	memset(&newer, 0, sizeof newer);

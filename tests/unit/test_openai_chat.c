@@ -46,9 +46,9 @@ static const struct {
 };
 
 static int
-read_request(const char *body, struct sbx_ask *ret_ask, char *why, size_t why_bytes)
+read_request(const char *body, struct sbx_ask *ret_ask, struct sbx_fault *ret_fault)
 {
-	return dialect->read_request(sbx_span_of(body), &scratch, ret_ask, why, why_bytes);
+	return dialect->read_request(SBX_OP_CHAT, sbx_span_of(body), &scratch, NULL, ret_ask, ret_fault);
 }
 
 static void
@@ -57,10 +57,10 @@ test_refused(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
 		struct sbx_ask ask;
-		char why[160] = "";
-		int rc = read_request(refused[i].body, &ask, why, sizeof why);
-		if (rc != (refused[i].why ? -SBX_ESYNTAX : 0) || (refused[i].why && !strstr(why, refused[i].why)))
-			fail_msg("%s: %d %s", refused[i].body, rc, why);
+		struct sbx_fault fault;
+		int rc = read_request(refused[i].body, &ask, &fault);
+		if (rc != (refused[i].why ? -SBX_ESYNTAX : 0) || (refused[i].why && !strstr(fault.why, refused[i].why)))
+			fail_msg("%s: %d %s", refused[i].body, rc, fault.why);
 	}
 }
 
@@ -94,8 +94,9 @@ test_asks(void **state)
 	(void)state;
 	for (size_t i = 0; i < sizeof asks / sizeof asks[0]; i++) {
 		struct sbx_ask ask;
-		char why[160], got[64];
-		assert_int_equal(read_request(asks[i].body, &ask, why, sizeof why), 0);
+		struct sbx_fault fault;
+		char got[64];
+		assert_int_equal(read_request(asks[i].body, &ask, &fault), 0);
 		(void)snprintf(got, sizeof got, "%u %lld %s%s%s%s%s%s", (unsigned)ask.choices, (long long)ask.max_tokens,
 			       ask.body_stream ? "s" : "", ask.body_include_usage ? "u" : "", ask.has_tools ? "t" : "",
 			       ask.has_json_schema ? "j" : "", ask.has_images ? "i" : "", ask.reasoning_off ? "o" : "");
@@ -151,9 +152,9 @@ test_writes(void **state)
 		struct sbx_pieces pieces;
 		struct sbx_quirks quirks = {.no_stream_options = writes[i].no_stream_options};
 		struct sbx_buf got;
-		char why[160];
+		struct sbx_fault fault;
 		sbx_buf_init(&got, 1u << 20);
-		assert_int_equal(read_request(writes[i].body, &ask, why, sizeof why), 0);
+		assert_int_equal(read_request(writes[i].body, &ask, &fault), 0);
 		dialect->write_request(&ask, writes[i].model, writes[i].stream, &quirks, &pieces);
 		for (uint32_t p = 0; p < pieces.n; p++)
 			assert_int_equal(sbx_buf_append(&got, pieces.piece[p].at, pieces.piece[p].n), 0);
@@ -161,7 +162,7 @@ test_writes(void **state)
 		if (got.n != strlen(writes[i].want) || memcmp(got.data, writes[i].want, got.n) != 0)
 			fail_msg("%s\n  got  %.*s\n  want %s", writes[i].body, (int)got.n, (char *)got.data, writes[i].want);
 		/* and what goes out reads as what was meant */
-		assert_int_equal(dialect->read_request((struct sbx_span){(char *)got.data, got.n}, &scratch, &ask, why, sizeof why), 0);
+		assert_int_equal(dialect->read_request(SBX_OP_CHAT, (struct sbx_span){(char *)got.data, got.n}, &scratch, NULL, &ask, &fault), 0);
 		assert_int_equal(ask.body_stream, writes[i].stream);
 		assert_int_equal(ask.body_include_usage, writes[i].stream && !writes[i].no_stream_options);
 		sbx_buf_fini(&got);
@@ -170,10 +171,10 @@ test_writes(void **state)
 	struct sbx_ask ask;
 	struct sbx_pieces pieces;
 	struct sbx_quirks quirks = {.no_finish = false};
-	char why[160];
+	struct sbx_fault fault;
 	memset(longest, '"', SBX_MODEL_MAX_BYTES);
 	longest[SBX_MODEL_MAX_BYTES] = '\0';
-	assert_int_equal(read_request("{" MSG "}", &ask, why, sizeof why), 0);
+	assert_int_equal(read_request("{" MSG "}", &ask, &fault), 0);
 	dialect->write_request(&ask, longest, true, &quirks, &pieces);
 	assert_true(pieces.bytes > 2 * SBX_MODEL_MAX_BYTES);
 }

@@ -90,7 +90,7 @@ what_is_wrong_is_refused_by_name(void **state)
 	char *name_384 = repeat('n', 384), *name_385 = repeat('n', 385), *key_255 = repeat('k', 255), *key_256 = repeat('k', 256);
 	const struct {
 		const char *name;
-		struct pair pair[4];
+		struct pair pair[5];
 		enum sbx_code code; /* NONE: it is taken */
 		const char *says;
 	} rows[] = {
@@ -122,7 +122,16 @@ what_is_wrong_is_refused_by_name(void **state)
 		{ "another", { BODY, { "dialect", STR, "anthropic", 0 } }, SBX_CODE_UNSUPPORTED, "openai-chat" },
 		{ "a dialect with a long name", { BODY, { "dialect", STR, name_384, 0 } }, SBX_CODE_UNSUPPORTED, "dialect" },
 		{ "our operation", { BODY, { "operation", STR, "chat", 0 } }, SBX_CODE_NONE, NULL },
-		{ "another", { BODY, { "operation", STR, "embeddings", 0 } }, SBX_CODE_UNSUPPORTED, "operation" },
+		{ "completions", { BODY, { "operation", STR, "completions", 0 } }, SBX_CODE_NONE, NULL },
+		{ "embeddings", { BODY, { "operation", STR, "embeddings", 0 }, { "reply", STR, "data", 0 } }, SBX_CODE_NONE, NULL },
+		{ "embeddings as events", { BODY, { "operation", STR, "embeddings", 0 } }, SBX_CODE_INVALID_REQUEST, "one piece" },
+		{ "embeddings as a stream", { BODY, { "operation", STR, "embeddings", 0 }, { "reply", STR, "data", 0 }, { "stream", TRUTH, NULL, 1 } }, SBX_CODE_INVALID_REQUEST, "one piece" },
+		{ "another", { BODY, { "operation", STR, "images", 0 } }, SBX_CODE_UNSUPPORTED, "operation" },
+		{ "as http", { BODY, { "as_http", TRUTH, NULL, 1 } }, SBX_CODE_NONE, NULL },
+		{ "as http, and data", { BODY, { "as_http", TRUTH, NULL, 1 }, { "reply", STR, "data", 0 } }, SBX_CODE_NONE, NULL },
+		{ "as http, and events", { BODY, { "as_http", TRUTH, NULL, 1 }, { "reply", STR, "events", 0 } }, SBX_CODE_INVALID_REQUEST, "as_http" },
+		{ "as http, and a stream", { BODY, { "as_http", TRUTH, NULL, 1 }, { "stream", TRUTH, NULL, 0 } }, SBX_CODE_INVALID_REQUEST, "as_http" },
+		{ "as http by a word", { BODY, { "as_http", STR, "yes", 0 } }, SBX_CODE_INVALID_REQUEST, "as_http" },
 		{ "reply events", { BODY, { "reply", STR, "events", 0 } }, SBX_CODE_NONE, NULL },
 		{ "reply something", { BODY, { "reply", STR, "raw", 0 } }, SBX_CODE_INVALID_REQUEST, "reply" },
 		{ "reply yes", { BODY, { "reply", TRUTH, NULL, 1 } }, SBX_CODE_INVALID_REQUEST, "reply" },
@@ -188,7 +197,9 @@ what_is_given_is_read_and_what_is_not_has_its_default(void **state)
 	assert_string_equal(s.dialect->name, "openai-chat");
 	assert_true(s.route.n == 0 && s.model.n == 0 && s.n_targets == 0 && s.idempotency_key.n == 0);
 	assert_false(s.has_stream || s.data || s.restart);
-	assert_int_equal(s.deadline_ms, SBX_DEADLINE_DEFAULT_MS);
+	assert_int_equal(s.deadline_ms, 0);
+	assert_int_equal(s.op, SBX_OP_CHAT);
+	assert_false(s.as_http);
 	sbx_buf_clear(&b);
 	frame_of(all, &b, &frame);
 	assert_int_equal(sbx_submit_read(&frame, &s, &code, why, sizeof why), 0);

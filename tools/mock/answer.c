@@ -118,6 +118,7 @@ static bool wants_fixed(const struct mock_faults *f)
 		   f->json_error || f->empty || f->gzip || f->status >= 400;
 }
 
+/* A chat, or a completion. */
 static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 {
 	const struct mock_faults *f = x->faults;
@@ -128,6 +129,8 @@ static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 		a->text = (struct mock_span){ f->text.at, f->text.n };
 	a->n_tokens = f->tokens >= 0 ? f->tokens : mock_say_count_words(a);
 	a->n_choices = f->choices > 0 ? f->choices : ask->n_choices;
+	if (a->completion)
+		a->n_choices *= (int64_t)ask->n_inputs;
 	if (!ask->stream || wants_fixed(f)) {
 		choose_fixed(x, mock_body_completion);
 		return;
@@ -136,18 +139,20 @@ static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 	a->status = f->status >= 0 ? (int)f->status : 200;
 	a->content_type = "text/event-stream; charset=utf-8";
 	a->usage_asked = ask->include_usage;
-	mock_say_opening(x, &a->prefix, "chat.completion.chunk");
+	mock_say_opening(x, &a->prefix, a->completion ? "text_completion" : "chat.completion.chunk");
 	mock_bytes_lit(&a->prefix, "\"choices\":[");
 	a->stage = MOCK_STAGE_ROLE;
 }
 
-/* A fault that the transport cannot play must not pass for a healthy answer. */
+/* A fault that the transport, or the kind of answer, cannot play must not pass for a healthy answer. */
 static const char *misfit(const struct mock_exchange *x, const struct mock_faults *f)
 {
 	if (!x->ops->is_h2 && (f->goaway != 0 || f->refused_stream || f->rst_stream >= 0))
 		return "goaway, refused-stream and rst-stream need HTTP/2.";
 	if (x->ops->is_h2 && (f->te_cl || f->drip_headers > 0))
 		return "te-cl and drip-headers need HTTP/1.1.";
+	if (x->answer.completion && (f->tool > 0 || f->reasoning > 0))
+		return "tool and reasoning need chat completions.";
 	return NULL;
 }
 
@@ -160,28 +165,31 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 	struct mock_ask ask;
 	const char *bad_json = NULL;
 	char error[256];
-	bool chat, embeddings, models;
+	bool chat, completion, embeddings, models;
 
 	if (query != NULL)
 		path.n = (size_t)(query - path.at);
 	chat = ends_with(path, "/chat/completions");
+	completion = !chat && ends_with(path, "/completions");
 	embeddings = ends_with(path, "/embeddings");
 	models = ends_with(path, "/models");
 	ask.model[0] = '\0';
 	ask.n_model = 0;
 	ask.n_choices = 1;
+	ask.n_inputs = 0;
 	ask.stream = false;
-	if (post && (chat || embeddings))
+	if (post && (chat || completion || embeddings))
 		(void)mock_scan(request->body.at, request->body.n, &ask, &bad_json);
 	else if (models)
 		ask.n_model = (size_t)snprintf(ask.model, sizeof(ask.model), "/models");
 	(void)mock_date(mock);
+	x->answer.completion = completion;
 	x->faults = healthy();
 	x->entry = mock_log_add(mock->log, x->conn, x->conn->n_requests, request,
 	    (struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
 	if (!key_fits(x, request->authorization)) {
 		refuse(x, 401, NULL);
-	} else if (!chat && !embeddings && !models) {
+	} else if (!chat && !completion && !embeddings && !models) {
 		refuse(x, 404, "Unknown path.");
 	} else if (span_is(request->method, models ? "GET" : "POST") == false) {
 		refuse(x, 405, NULL);
@@ -192,6 +200,8 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 		refuse(x, 400, "You must provide a model parameter.");
 	} else if (chat && ask.n_messages == 0) {
 		refuse(x, 400, "Missing required parameter: 'messages'.");
+	} else if (completion && ask.n_inputs == 0) {
+		refuse(x, 400, "Missing required parameter: 'prompt'.");
 	} else if (embeddings && ask.n_inputs == 0) {
 		refuse(x, 400, "Missing required parameter: 'input'.");
 	} else if (mock_rules_find(mock->rules, ask.model, x->conn->n_requests > 1, &x->rule, error,
@@ -203,9 +213,11 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 		if (x->rule != NULL)
 			x->faults = &x->rule->faults;
 		x->answer.n_choices = 1;
-		if (chat) {
+		if (chat || completion) {
 			choose_chat(x, &ask);
 		} else if (embeddings) {
+			x->answer.base64 = ask.base64;
+			x->answer.dimensions = ask.dimensions;
 			x->answer.n_choices = (int64_t)ask.n_inputs;
 			choose_fixed(x, mock_body_embeddings);
 		} else {

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The pieces that answers are made of, and every body that is no stream:
- * whole completions, embeddings, model lists, errors, the gzip bomb.
+ * whole chats and completions, embeddings, model lists, errors, the gzip bomb.
  */
 #include "tools/mock/answer.h"
 
+#include <openssl/evp.h>
 #include <string.h>
 #include <zlib.h>
 
 #define PROMPT_TOKENS 10              /* round, so that a bill is checked by eye */
 #define EMBEDDING_FLOATS 8            /* enough to tell vectors apart */
+#define EMBEDDING_FLOATS_MAX 4096     /* that "dimensions" may ask for */
 #define BOMB_BYTES ((size_t)64 << 20) /* unpacked size of the gzip bomb: the agent's body limit */
 
 const char mock_tool_arguments[] = "{\"city\":\"Paris\",\"unit\":\"celsius\"}";
@@ -139,7 +141,7 @@ bool mock_says_finish(const struct mock_exchange *x)
 /* id, object, created, model: how every OpenAI object begins. */
 void mock_say_opening(struct mock_exchange *x, struct mock_bytes *out, const char *object)
 {
-	mock_bytes_lit(out, "{\"id\":\"chatcmpl-mock-");
+	mock_bytes_puts(out, x->answer.completion ? "{\"id\":\"cmpl-mock-" : "{\"id\":\"chatcmpl-mock-");
 	mock_bytes_u64(out, x->entry->n);
 	mock_bytes_lit(out, "\",\"object\":\"");
 	mock_bytes_puts(out, object);
@@ -178,38 +180,51 @@ static void put_choice_content(struct mock_exchange *x)
 		mock_bytes_fill(&x->body, 'x', (size_t)x->faults->line);
 }
 
+static void put_message(struct mock_exchange *x)
+{
+	const struct mock_faults *f = x->faults;
+
+	mock_bytes_lit(&x->body, ",\"message\":{\"role\":\"assistant\",");
+	if (f->reasoning > 0) {
+		mock_bytes_lit(&x->body, "\"reasoning_content\":\"");
+		for (int64_t i = 0; i < f->reasoning; i++)
+			mock_bytes_fmt(&x->body, " r%lld", (long long)(i + 1));
+		mock_bytes_lit(&x->body, "\",");
+	}
+	if (f->tool > 0) {
+		mock_bytes_lit(&x->body, "\"content\":null,\"tool_calls\":[");
+		for (int64_t i = 0; i < f->tool; i++) {
+			if (i > 0)
+				mock_bytes_putc(&x->body, ',');
+			put_tool_call(&x->body, i);
+		}
+		mock_bytes_lit(&x->body, "]}");
+	} else {
+		mock_bytes_lit(&x->body, "\"content\":\"");
+		put_choice_content(x);
+		mock_bytes_lit(&x->body, "\",\"refusal\":null}");
+	}
+}
+
 void mock_body_completion(struct mock_exchange *x)
 {
 	const struct mock_faults *f = x->faults;
 	struct mock_answer *a = &x->answer;
 	uint64_t said = (uint64_t)((a->n_tokens + mock_say_reasoning(x)) * a->n_choices);
 
-	mock_say_opening(x, &x->body, "chat.completion");
+	mock_say_opening(x, &x->body, a->completion ? "text_completion" : "chat.completion");
 	mock_bytes_lit(&x->body, "\"choices\":[");
 	for (int64_t choice = 0; choice < a->n_choices; choice++) {
 		if (choice > 0)
 			mock_bytes_putc(&x->body, ',');
 		mock_bytes_lit(&x->body, "{\"index\":");
 		mock_bytes_u64(&x->body, (uint64_t)choice);
-		mock_bytes_lit(&x->body, ",\"message\":{\"role\":\"assistant\",");
-		if (f->reasoning > 0) {
-			mock_bytes_lit(&x->body, "\"reasoning_content\":\"");
-			for (int64_t i = 0; i < f->reasoning; i++)
-				mock_bytes_fmt(&x->body, " r%lld", (long long)(i + 1));
-			mock_bytes_lit(&x->body, "\",");
-		}
-		if (f->tool > 0) {
-			mock_bytes_lit(&x->body, "\"content\":null,\"tool_calls\":[");
-			for (int64_t i = 0; i < f->tool; i++) {
-				if (i > 0)
-					mock_bytes_putc(&x->body, ',');
-				put_tool_call(&x->body, i);
-			}
-			mock_bytes_lit(&x->body, "]}");
-		} else {
-			mock_bytes_lit(&x->body, "\"content\":\"");
+		if (a->completion) {
+			mock_bytes_lit(&x->body, ",\"text\":\"");
 			put_choice_content(x);
-			mock_bytes_lit(&x->body, "\",\"refusal\":null}");
+			mock_bytes_putc(&x->body, '"');
+		} else {
+			put_message(x);
 		}
 		mock_bytes_lit(&x->body, ",\"logprobs\":null,\"finish_reason\":");
 		if (mock_says_finish(x)) {
@@ -231,22 +246,53 @@ void mock_body_completion(struct mock_exchange *x)
 		x->body.n = x->body.n * 2 / 3;
 }
 
+/* Floats as they lie in memory: little-endian float32, as the API has them. */
+static void put_base64(struct mock_bytes *out, const float *vector, size_t n)
+{
+	size_t bytes = n * sizeof(*vector);
+	char *room = mock_bytes_reserve(out, (bytes + 2) / 3 * 4 + 1);
+
+	out->n += (size_t)EVP_EncodeBlock((unsigned char *)room, (const unsigned char *)vector, (int)bytes);
+}
+
+static void put_vector(struct mock_exchange *x, int64_t i, size_t n)
+{
+	float vector[EMBEDDING_FLOATS_MAX];
+
+	for (size_t j = 0; j < n; j++)
+		vector[j] = (float)((i * 37 + (int64_t)j * 101) % 1000) / 1000;
+	if (x->answer.base64) {
+		mock_bytes_putc(&x->body, '"');
+		put_base64(&x->body, vector, n);
+		mock_bytes_putc(&x->body, '"');
+		return;
+	}
+	mock_bytes_putc(&x->body, '[');
+	for (size_t j = 0; j < n; j++)
+		mock_bytes_fmt(&x->body, "%s%.3f", j > 0 ? "," : "", (double)vector[j]);
+	mock_bytes_putc(&x->body, ']');
+}
+
 void mock_body_embeddings(struct mock_exchange *x)
 {
+	const struct mock_answer *a = &x->answer;
 	uint64_t prompt = x->faults->prompt_tokens >= 0 ? (uint64_t)x->faults->prompt_tokens : PROMPT_TOKENS;
+	size_t n = a->dimensions > 0 && a->dimensions <= EMBEDDING_FLOATS_MAX ? (size_t)a->dimensions : EMBEDDING_FLOATS;
 
 	mock_bytes_lit(&x->body, "{\"object\":\"list\",\"data\":[");
-	for (int64_t i = 0; i < x->answer.n_choices; i++) {
-		mock_bytes_fmt(&x->body, "%s{\"object\":\"embedding\",\"index\":%lld,\"embedding\":[", i > 0 ? "," : "",
+	for (int64_t i = 0; i < a->n_choices; i++) {
+		mock_bytes_fmt(&x->body, "%s{\"object\":\"embedding\",\"index\":%lld,\"embedding\":", i > 0 ? "," : "",
 		    (long long)i);
-		for (int j = 0; j < EMBEDDING_FLOATS; j++)
-			mock_bytes_fmt(&x->body, "%s0.%03d", j > 0 ? "," : "", (int)((i * 37 + j * 101) % 1000));
-		mock_bytes_lit(&x->body, "]}");
+		put_vector(x, i, n);
+		mock_bytes_putc(&x->body, '}');
 	}
 	mock_bytes_lit(&x->body, "],\"model\":\"");
 	mock_say_span(&x->body, x->entry->model);
-	mock_bytes_fmt(&x->body, "\",\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu}}",
-	    (unsigned long long)prompt, (unsigned long long)prompt);
+	mock_bytes_putc(&x->body, '"');
+	if (x->faults->usage != MOCK_USAGE_NONE)
+		mock_bytes_fmt(&x->body, ",\"usage\":{\"prompt_tokens\":%llu,\"total_tokens\":%llu}",
+		    (unsigned long long)prompt, (unsigned long long)prompt);
+	mock_bytes_putc(&x->body, '}');
 }
 
 static void put_model(struct mock_exchange *x, const char *name, bool more)

@@ -39,7 +39,7 @@ static void end_event(struct mock_exchange *x, size_t data_at)
 	end_line(x);
 }
 
-/* A chunk up to and with {"index":N,"delta":{ */
+/* A chunk up to and with {"index":N,"delta":{, or {"index":N, where the choice itself has the text. */
 static size_t begin_chunk(struct mock_exchange *x, int64_t choice)
 {
 	size_t data_at = begin_event(x);
@@ -47,17 +47,21 @@ static size_t begin_chunk(struct mock_exchange *x, int64_t choice)
 	mock_bytes_put(&x->body, mock_bytes_at(&x->answer.prefix), x->answer.prefix.n);
 	mock_bytes_lit(&x->body, "{\"index\":");
 	mock_bytes_u64(&x->body, (uint64_t)choice);
-	mock_bytes_lit(&x->body, ",\"delta\":{");
+	mock_bytes_puts(&x->body, x->answer.completion ? "," : ",\"delta\":{");
 	return data_at;
 }
 
 /* finish NULL = null. */
 static void end_chunk(struct mock_exchange *x, size_t data_at, const char *finish)
 {
+	if (!x->answer.completion)
+		mock_bytes_putc(&x->body, '}');
+	else if (finish != NULL)
+		mock_bytes_lit(&x->body, "\"text\":\"\"");
 	if (finish == NULL) {
-		mock_bytes_lit(&x->body, "},\"logprobs\":null,\"finish_reason\":null}]");
+		mock_bytes_lit(&x->body, ",\"logprobs\":null,\"finish_reason\":null}]");
 	} else {
-		mock_bytes_lit(&x->body, "},\"logprobs\":null,\"finish_reason\":\"");
+		mock_bytes_lit(&x->body, ",\"logprobs\":null,\"finish_reason\":\"");
 		mock_bytes_json(&x->body, finish, strlen(finish));
 		mock_bytes_lit(&x->body, "\"}]");
 	}
@@ -83,6 +87,12 @@ static void put_error_event(struct mock_exchange *x)
 	end_event(x, data_at);
 }
 
+/* The member that has the text. */
+static void begin_text(struct mock_exchange *x)
+{
+	mock_bytes_puts(&x->body, x->answer.completion ? "\"text\":\"" : "\"content\":\"");
+}
+
 static void put_token(struct mock_exchange *x)
 {
 	const struct mock_faults *f = x->faults;
@@ -93,7 +103,7 @@ static void put_token(struct mock_exchange *x)
 	for (int64_t choice = 0; choice < a->n_choices; choice++) {
 		size_t data_at = begin_chunk(x, choice);
 
-		mock_bytes_lit(&x->body, "\"content\":\"");
+		begin_text(x);
 		mock_say_span(&x->body, token);
 		if (a->i == 0 && f->invalid_utf8)
 			mock_bytes_lit(&x->body, "\xff\xfe\xc3(");
@@ -112,12 +122,13 @@ static void put_line(struct mock_exchange *x)
 {
 	size_t start = x->body.n;
 	size_t want = (size_t)x->faults->line;
-	static const char tail[] = "\"},\"logprobs\":null,\"finish_reason\":null}]}";
+	const char *tail = x->answer.completion ? "\",\"logprobs\":null,\"finish_reason\":null}]}" :
+	                                          "\"},\"logprobs\":null,\"finish_reason\":null}]}";
 	size_t data_at = begin_chunk(x, 0);
 	size_t have;
 
-	mock_bytes_lit(&x->body, "\"content\":\"");
-	have = x->body.n - start + sizeof(tail) - 1 + (x->faults->crlf ? 2 : 1);
+	begin_text(x);
+	have = x->body.n - start + strlen(tail) + (x->faults->crlf ? 2 : 1);
 	mock_bytes_fill(&x->body, 'x', want > have ? want - have : 1);
 	mock_bytes_puts(&x->body, tail);
 	end_event(x, data_at);
@@ -129,7 +140,8 @@ static void put_tiny(struct mock_exchange *x)
 {
 	size_t data_at = begin_event(x);
 
-	mock_bytes_lit(&x->body, "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\".\"}}]}");
+	mock_bytes_puts(&x->body, x->answer.completion ? "{\"choices\":[{\"index\":0,\"text\":\".\"}]}" :
+	                                                 "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\".\"}}]}");
 	end_event(x, data_at);
 	x->answer.n_said++;
 	x->answer.tokens_in_hand = 1;
@@ -229,7 +241,7 @@ bool mock_answer_next(struct mock_exchange *x)
 				a->stage = MOCK_STAGE_END;
 				break;
 			}
-			for (int64_t choice = 0; choice < a->n_choices; choice++) {
+			for (int64_t choice = 0; choice < a->n_choices && !a->completion; choice++) {
 				size_t data_at = begin_chunk(x, choice);
 
     mock_bytes_lit(&x->body, "\"role\":\"assistant\",\"content\":\"\",\"refusal\":null");

@@ -2,7 +2,7 @@
 /*
  * signalbox-mock: a provider double that breaks on purpose.
  *
- * It speaks OpenAI's chat completions, embeddings and model list over HTTP/1.1
+ * It speaks OpenAI's chat completions, completions, embeddings and model list over HTTP/1.1
  * (plain and TLS) and HTTP/2 (TLS), and misbehaves as rules tell it; see
  * faults.h for the language and signalbox-mock(1) for everything.
  *
@@ -38,7 +38,7 @@ struct options {
 
 static const char usage[] =
 	"usage: signalbox-mock --listen ADDR [option ...]\n"
-	"A provider double that breaks on purpose: OpenAI's chat completions, embeddings and model list.\n"
+	"A provider double that breaks on purpose: OpenAI's chat completions, completions, embeddings and model list.\n"
 	"\n"
 	"  --listen HOST:PORT       plain HTTP/1.1; port 0 = any free one; repeatable\n"
 	"  --tls-listen HOST:PORT   the same over TLS; repeatable\n"

@@ -141,6 +141,9 @@ struct mock_answer {
 	uint64_t wait_ns;           /* out: how long to wait before the next step */
 	uint64_t tokens_in_hand;    /* out: content tokens in the bytes just made */
 	bool last_chunk;            /* out: the bytes just made are the ones bad-chunk breaks */
+	bool completion;            /* of the older completions: its choices have a text, and no message */
+	bool base64;                /* embeddings */
+	int64_t dimensions;         /* embeddings; 0 = as many as usual */
 	bool sse;                   /* a stream of events; else one fixed body */
 	bool usage_asked;
 };

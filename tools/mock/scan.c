@@ -300,33 +300,64 @@ static void on_stream_option(void *arg, const char *key, size_t n_key, const str
 		ask->include_usage = value->type == 't';
 }
 
+/* A text is one input, and so is a list of tokens; of any other list each element is one. */
+static size_t count_inputs(const struct seen *value)
+{
+	const char *at = value->at + 1;
+
+	if (value->type != '[')
+		return value->type == '"';
+	while (*at == ' ' || *at == '\n' || *at == '\r' || *at == '\t')
+		at++;
+	return is_digit(*at) ? 1 : value->count;
+}
+
+/* A small whole number; 0 for anything else. */
+static int64_t small_number(const struct seen *value)
+{
+	int64_t number = 0;
+
+	if (value->type != 0 || value->n > 4)
+		return 0;
+	for (size_t i = 0; i < value->n; i++)
+		number = is_digit(value->at[i]) ? number * 10 + (value->at[i] - '0') : 0;
+	return number;
+}
+
 static void on_member(void *arg, const char *key, size_t n_key, const struct seen *value)
 {
 	struct mock_ask *ask = arg;
 
 	switch (n_key) {
 	case 1:
-		if (key[0] == 'n' && value->type == 0 && value->n <= 3) {
-			ask->n_choices = 0;
-			for (size_t i = 0; i < value->n && is_digit(value->at[i]); i++)
-				ask->n_choices = ask->n_choices * 10 + (value->at[i] - '0');
-			if (ask->n_choices < 1 || ask->n_choices > 128)
-				ask->n_choices = 1;
-		}
+		if (key[0] == 'n')
+			ask->n_choices = small_number(value);
+		if (ask->n_choices < 1 || ask->n_choices > 128)
+			ask->n_choices = 1;
 		break;
 	case 5:
 		if (key_is(key, n_key, "model") && value->type == '"')
 			take_model(ask, value);
 		else if (key_is(key, n_key, "input"))
-			ask->n_inputs = value->type == '"' ? 1 : value->count;
+			ask->n_inputs = count_inputs(value);
 		break;
 	case 6:
 		if (key_is(key, n_key, "stream"))
 			ask->stream = value->type == 't';
+		else if (key_is(key, n_key, "prompt"))
+			ask->n_inputs = count_inputs(value);
 		break;
 	case 8:
 		if (key_is(key, n_key, "messages"))
 			ask->n_messages = value->count;
+		break;
+	case 10:
+		if (key_is(key, n_key, "dimensions"))
+			ask->dimensions = small_number(value);
+		break;
+	case 15:
+		if (key_is(key, n_key, "encoding_format"))
+			ask->base64 = value->n == 8 && memcmp(value->at, "\"base64\"", 8) == 0;
 		break;
 	case 14:
 		if (key_is(key, n_key, "stream_options") && value->type == '{') {
@@ -351,6 +382,8 @@ int mock_scan(const char *text, size_t n, struct mock_ask *ret_ask, const char *
 	ret_ask->n_choices = 1;
 	ret_ask->n_messages = 0;
 	ret_ask->n_inputs = 0;
+	ret_ask->dimensions = 0;
+	ret_ask->base64 = false;
 	ret_ask->stream = false;
 	ret_ask->include_usage = false;
 	if (walk_value(&w, &whole, on_member, ret_ask)) {

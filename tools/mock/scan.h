@@ -19,7 +19,9 @@ struct mock_ask {
 	size_t n_model;
 	int64_t n_choices;  /* "n"; 1 when absent or no sensible number */
 	size_t n_messages;  /* elements of "messages"; 0 also when it is no array */
-	size_t n_inputs;    /* elements of "input", or 1 for a string; 0 = none */
+	size_t n_inputs;    /* of "input" (embeddings) or "prompt" (completions): elements of a list, 1 for a text or its tokens; 0 = none */
+	int64_t dimensions; /* of an embedding; 0 = not said */
+	bool base64;        /* "encoding_format" of embeddings */
 	bool stream;
 	bool include_usage; /* stream_options.include_usage */
 };
