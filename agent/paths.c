@@ -106,8 +106,7 @@ sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes)
 int
 sbx_path_snapshot(const char *socket, char *ret_path, size_t path_bytes)
 {
-	int rc = in_state_directory("/board.snapshot", ret_path, path_bytes);
-	return rc == -SBX_ENOENT ? beside(socket, "board.snapshot", ret_path, path_bytes) : rc;
+	return beside(socket, "board.snapshot", ret_path, path_bytes);
 }
 
 int

@@ -23,7 +23,8 @@ int sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes)
 /* "signalbox.db" in the first directory of $STATE_DIRECTORY, which service managers set. 0; -SBX_ENOENT it is not set, or is
  * no absolute path; -SBX_ETOOBIG. */
 int sbx_path_store(char *ret_path, size_t path_bytes);
-/* Where the board's snapshot goes: "board.snapshot" in $STATE_DIRECTORY, else in the directory of that socket. Returns 0 or
+/* Where the board's snapshot goes: "board.snapshot" in the directory of that socket. Those who may use the socket may enter it, and
+ * find the file by the same rule; the state directory is closed to them. Its facts are of this boot, as /run is. Returns 0 or
  * -SBX_ETOOBIG. */
 int sbx_path_snapshot(const char *socket, char *ret_path, size_t path_bytes);
 /* An absolute path that fits into a sockaddr_un. */

@@ -214,20 +214,21 @@ __attribute__((cold)) int
 sbx_board_load(const char *path, struct sbx_board **ret_board, char *why, size_t why_bytes)
 {
 	const char *socket = secure_getenv("SIGNALBOX_SOCKET"), *runtime = secure_getenv("XDG_RUNTIME_DIR");
-	const char *slash = socket ? strrchr(socket, '/') : NULL;
-	char place[4][512] = { "", "", "/run/signalbox/board.snapshot", "/var/lib/signalbox/board.snapshot" };
+	char place[512];
 	int rc = -SBX_ENOENT;
 
 	if (path)
 		return load_file(path, ret_board, why, why_bytes);
-	if (slash)
-		(void)snprintf(place[0], sizeof place[0], "%.*s/board.snapshot", (int)(slash - socket), socket);
-	if (runtime && *runtime)
-		(void)snprintf(place[1], sizeof place[1], "%s/signalbox/board.snapshot", runtime);
-	for (int i = 0; i < 4 && rc == -SBX_ENOENT; i++)
-		if (place[i][0])
-			rc = load_file(place[i], ret_board, why, why_bytes);
-	return rc;
+	if (socket && *socket) { /* another agent's would be the wrong one */
+		const char *slash = strrchr(socket, '/');
+		(void)snprintf(place, sizeof place, "%.*sboard.snapshot", slash ? (int)(slash + 1 - socket) : 0, socket);
+		return load_file(place, ret_board, why, why_bytes);
+	}
+	if (runtime && *runtime) {
+		(void)snprintf(place, sizeof place, "%s/signalbox/board.snapshot", runtime);
+		rc = load_file(place, ret_board, why, why_bytes);
+	}
+	return rc == -SBX_ENOENT ? load_file("/run/signalbox/board.snapshot", ret_board, why, why_bytes) : rc;
 }
 
 struct sbx_board *

@@ -145,25 +145,20 @@ why_word(uint64_t why)
 	return why < sizeof words / sizeof words[0] ? words[why] : "";
 }
 
-/* All words of a row, as of one moment. */
-static bool
-read_row(const struct sbx_board *b, uint32_t target, struct sbx_board_hot *ret_row)
+/* The first words of a row, as of one moment; its sequence is the first of them. bytes: a multiple of 8. */
+static __attribute__((cold)) bool
+read_row(const void *row, void *ret_row, size_t bytes)
 {
-	const struct sbx_board_hot *row = sbx_board_row(b, &b->hot, target);
-	const uint64_t *from = (const uint64_t *)row;
-	uint64_t words[sizeof *row / sizeof(uint64_t)];
+	const uint64_t *from = row;
+	uint64_t *to = ret_row;
 
 	for (int tries = 0; tries < SBX_BOARD_TRIES; tries++, sbx_row_pause()) {
-		uint64_t seq;
-		if (!sbx_row_read_begin(&row->seq, &seq))
+		if (!sbx_row_read_begin(from, &to[0]))
 			continue;
-		for (size_t i = 1; i < sizeof words / sizeof words[0]; i++)
-			words[i] = sbx_word_load(&from[i]);
-		if (!sbx_row_read_end(&row->seq, seq))
-			continue;
-		words[0] = seq;
-		memcpy(ret_row, words, sizeof words);
-		return true;
+		for (size_t i = 1; i < bytes / sizeof *to; i++)
+			to[i] = sbx_word_load(&from[i]);
+		if (sbx_row_read_end(from, to[0]))
+			return true;
 	}
 	return false;
 }
@@ -208,7 +203,7 @@ sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, st
 		.price_in_after = SBX_UNPRICED,
 		.price_out_after = SBX_UNPRICED,
 	};
-	if (!read_row(b, i, &row))
+	if (!read_row(sbx_board_row(b, &b->hot, i), &row, sizeof row))
 		return -SBX_EBUSY;
 	read_keys(b, t, false, &f);
 	f.shut_until_ns = row.shut_until_boot_ns;
@@ -236,6 +231,26 @@ sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, st
 		ret_view->price_in_after = price_of(row.price_in_after);
 		ret_view->price_out_after = price_of(row.price_out_after);
 	}
+	return 0;
+}
+
+__attribute__((cold)) int
+sbx_board_credential(const struct sbx_board *b, uint32_t i, struct sbx_credential_view *ret_view)
+{
+	if (i >= b->credential.count)
+		return -SBX_ENOENT;
+	const struct sbx_board_credential *row = sbx_board_row(b, &b->credential, i);
+	const struct sbx_board_provider *p = sbx_board_provider_of(b, row->provider);
+	struct sbx_board_credential r;
+	if (!read_row(row, &r, offsetof(struct sbx_board_credential, provider)))
+		return -SBX_EBUSY;
+	*ret_view = (struct sbx_credential_view){
+		.provider = p ? sbx_board_text_of(b, p->name) : "",
+		.source = sbx_board_text_of(b, row->source),
+		.why = why_word(r.why),
+		.shut_until_boot_ns = r.shut_until_boot_ns,
+		.since_boot_ns = r.since_boot_ns,
+	};
 	return 0;
 }
 

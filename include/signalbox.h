@@ -244,7 +244,7 @@ SBX_API int sbx_board(struct sbx_client *c, struct sbx_board **ret_board);
  * -SBX_ENOBOARD it cannot be mapped; -SBX_ENOMEM. */
 SBX_API int sbx_board_attach(int fd, struct sbx_board **ret_board, char *why, size_t why_bytes);
 /* sbx_board_load() -- the snapshot that the agent leaves in a file every 10 s and at its end, for when it is hung or dead.
- *  path  NULL = where agents of this host leave it: beside the socket, else /var/lib/signalbox
+ *  path  NULL = where agents of this host leave it: board.snapshot beside the socket, which is looked for as by sbx_open()
  * 0; -SBX_ENOENT there is none; -SBX_EACCESS; else as sbx_board_attach(). */
 SBX_API int sbx_board_load(const char *path, struct sbx_board **ret_board, char *why, size_t why_bytes);
 SBX_API void sbx_board_close(struct sbx_board *b); /* NULL is fine. Not while another thread looks at it */
@@ -306,6 +306,14 @@ struct sbx_target_view {
 };
 /* i from 0. 0; -SBX_ENOENT past the end; -SBX_EBUSY its row could not be read, and only the facts are filled in. */
 SBX_API int sbx_board_target(const struct sbx_board *b, uint32_t i, uint64_t now_boot_ns, struct sbx_target_view *ret_view);
+struct sbx_credential_view {
+	const char *provider, *source;   /* as long as the board; where its key is: "env:OPENAI_API_KEY". Never the key */
+	const char *why;                 /* it is shut; "" = no reason */
+	uint64_t shut_until_boot_ns;     /* 0 = it is not; UINT64_MAX = its one trial runs; past = the next request tries it */
+	uint64_t since_boot_ns;          /* shut or not */
+};
+/* A key that the agent has, i below n_credentials. 0; -SBX_ENOENT past the end; -SBX_EBUSY its row could not be read. */
+SBX_API int sbx_board_credential(const struct sbx_board *b, uint32_t i, struct sbx_credential_view *ret_view);
 struct sbx_route_view {
 	const char *name, *policy;
 	uint32_t n_targets, target[16];

@@ -94,7 +94,7 @@ log_has(struct world *w, const char *text)
 
 /* ---- processes ---- */
 
-static const char *
+const char *
 program(const char *name)
 {
 	static char path[512];

@@ -67,6 +67,7 @@ int world_run(struct world *w, const char *name, const struct start *how, char *
 /* A common case: n doubles named a, b, c ... each with rule text (NULL = healthy), plain HTTP, one route "r" over all of them with model "m", and
  * `extra` members at the top level of the configuration ("\"timeouts\": {...}"), or NULL. */
 void world_simple(struct world *w, int n, const char *const *rules, const char *extra);
+const char *program(const char *name);                        /* its path; static */
 void world_agent_signal(struct world *w, int sig);
 int world_agent_wait(struct world *w, int timeout_ms);        /* exit status, -1 = still running */
 void world_reconfigure(struct world *w, const char *config);  /* writes the file only */

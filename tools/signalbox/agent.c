@@ -78,19 +78,19 @@ agent_next(struct sbx_client *c, int timeout_ms, bool hear, struct sbx_event *re
 }
 
 bool
-agent_admin_path(char *ret_path, size_t path_bytes)
+agent_path_beside(const char *socket, const char *name, char *ret_path, size_t path_bytes)
 {
-	const char *named = getenv("SIGNALBOX_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
+	const char *named = socket ? socket : getenv("SIGNALBOX_SOCKET"), *runtime = getenv("XDG_RUNTIME_DIR");
 	int n = -1;
 	if (named && *named) {
 		const char *slash = strrchr(named, '/');
-		n = snprintf(ret_path, path_bytes, "%.*sadmin.sock", slash ? (int)(slash - named) + 1 : 0, named);
+		n = snprintf(ret_path, path_bytes, "%.*s%s", slash ? (int)(slash - named) + 1 : 0, named, name);
 	} else if (runtime && *runtime) {
-		n = snprintf(ret_path, path_bytes, "%s/signalbox/admin.sock", runtime);
+		n = snprintf(ret_path, path_bytes, "%s/signalbox/%s", runtime, name);
 		if (n > 0 && (size_t)n < path_bytes && access(ret_path, F_OK) != 0)
 			n = -1;
 	}
 	if (n < 0)
-		n = snprintf(ret_path, path_bytes, "%s", "/run/signalbox/admin.sock");
+		n = snprintf(ret_path, path_bytes, "/run/signalbox/%s", name);
 	return n > 0 && (size_t)n < path_bytes;
 }

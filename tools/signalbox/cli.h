@@ -26,6 +26,7 @@ enum cli_exit {
 
 /* ---- commands: main.c has the table ---- */
 int cmd_ask(int argc, char **argv);
+int cmd_health(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_stats(int argc, char **argv);
@@ -52,23 +53,37 @@ void term_put(const struct term *t, const char *text, size_t n);
 void term_style(const struct term *t, enum style style); /* STYLE_PLAIN ends any other */
 /* One line, or a part of one; the text may hold what came from elsewhere. */
 void term_say(const struct term *t, enum style style, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+/* Columns and lines to fit into: $COLUMNS, else the terminal's, else 80; 0 lines = no limit. */
+void term_size(const struct term *t, size_t *ret_columns, size_t *ret_lines);
 /* Flushes standard output. CLI_OK, or CLI_FAILED when something could not be written, which it says. */
 int close_output(void);
 
+/* ---- figures for people (format.c) ---- */
+void fmt_duration(char *to, size_t room, int64_t ms); /* "1.5 s", "12 min" */
+void fmt_latency(char *to, size_t room, int64_t ms);  /* "412 ms"; "-" = none */
+/* USD per million tokens, exactly: "0.15", "0.075". SBX_UNPRICED is "-". */
+void fmt_price(char *to, size_t room, int64_t nanousd_per_million);
+
 /* ---- tables (table.c) ---- */
-#define TABLE_COLUMNS_MAX 10
+#define TABLE_COLUMNS_MAX 20
 
 struct table {
-	const char *head[TABLE_COLUMNS_MAX]; /* one that begins with '>' is aligned to the right */
+	const char *head[TABLE_COLUMNS_MAX]; /* one that begins with '>' is aligned to the right; "over|name" has a line above it,
+	                                      * which neighbours with the same one share */
 	size_t n_columns;
 	char **cell;             /* row by row; owned */
 	enum style *style;       /* one a row */
 	size_t n_cells, room_cells;
+	uint32_t hidden;         /* bit k = column k has no room */
+	size_t first_max;        /* the first column is cut to it; 0 = whole */
 };
 /* head: NULL-terminated, borrowed. */
 void table_init(struct table *t, const char *const *head);
 void table_row(struct table *t, enum style style);                    /* the next cells belong to a row in this style */
 void table_cell(struct table *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Leaves out columns until a line is at most `width` wide: those of the highest rank first, those of rank 0 never; at last the
+ * first column is cut. The last column, where it is left out, stands beneath its row instead. */
+void table_fit(struct table *t, const uint8_t *rank, size_t width);
 void table_print(const struct table *t, const struct term *to);
 void table_fini(struct table *t);
 
@@ -90,8 +105,9 @@ int agent_open(const char *socket, bool quiet, struct sbx_client **ret_client);
 /* The next event, waiting for it in a loop of its own that hears signals too. timeout_ms -1 = no limit. Standard output is
  * flushed before it waits. hear: false = signals were seen to already. 0, -SBX_E*, AGENT_INTERRUPTED. */
 int agent_next(struct sbx_client *c, int timeout_ms, bool hear, struct sbx_event *ret_event);
-/* The path of "admin.sock" beside the agent's socket, found as the library finds that one. False = too long. */
-bool agent_admin_path(char *ret_path, size_t path_bytes);
+/* The path of `name` beside the agent's socket: that one (NULL = none is named), else the one that the library would find.
+ * False = too long. */
+bool agent_path_beside(const char *socket, const char *name, char *ret_path, size_t path_bytes);
 uint64_t monotonic_ms(void);
 
 /* Memory for a command line tool: it ends the process when there is none. */

@@ -11,13 +11,14 @@ static const char help[] =
 	"\n"
 	"usage: signalbox COMMAND [options]\n"
 	"  ask      ask a model, by way of the first provider that can answer\n"
-	"  status   the agent and its targets: who is up, how fast, how loaded\n"
+	"  health   who is up, how fast, at what price: read from shared memory, also when the agent hangs or is dead\n"
+	"  status   what the agent itself counts, by a question to it\n"
 	"  stats    what was asked, used and paid in a span of time\n"
 	"  reload   have the agent read its configuration again\n"
 	"  help     help [COMMAND]: this text, or that of a command\n"
 	"  version  the version of this program and of its library\n"
 	"\n"
-	"exit codes: 0 well; 1 the request failed, or something is down or refused; 2 the agent is not reachable;\n"
+	"exit codes: 0 well; 1 the request failed, or something is down or refused; 2 the agent is not reachable, or hangs;\n"
 	"            64 wrong arguments; 130 interrupted\n"
 	"\n"
 	"example:\n"
@@ -40,7 +41,7 @@ static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "ask", cmd_ask }, { "status", cmd_status }, { "stats", cmd_stats }, { "reload", cmd_reload }, { "help", cmd_help }, { "version", cmd_version },
+	{ "ask", cmd_ask }, { "health", cmd_health }, { "status", cmd_status }, { "stats", cmd_stats }, { "reload", cmd_reload }, { "help", cmd_help }, { "version", cmd_version },
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

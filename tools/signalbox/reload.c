@@ -87,7 +87,7 @@ cmd_reload(int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage("reload", "it takes no argument, not %s", argv[optind]);
-	if (!socket && !agent_admin_path(path, sizeof path))
+	if (!socket && !agent_path_beside(NULL, "admin.sock", path, sizeof path))
 		return usage("reload", "the path of the agent's socket is too long");
 	return reload(socket ? socket : path);
 }

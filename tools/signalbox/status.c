@@ -118,33 +118,6 @@ text_of(const struct sbx_reply *reply, const char *name)
 /* ---- for people ---- */
 
 static void
-fmt_duration(char *to, size_t room, int64_t ms)
-{
-	int64_t s = ms / 1000;
-	if (ms < 10000)
-		(void)snprintf(to, room, "%lld.%lld s", (long long)s, (long long)(ms % 1000 / 100));
-	else if (s < 120)
-		(void)snprintf(to, room, "%lld s", (long long)s);
-	else if (s < 7200)
-		(void)snprintf(to, room, "%lld min", (long long)(s / 60));
-	else if (s < 172800)
-		(void)snprintf(to, room, "%lld h", (long long)(s / 3600));
-	else
-		(void)snprintf(to, room, "%lld days", (long long)(s / 86400));
-}
-
-static void
-fmt_latency(char *to, size_t room, int64_t ms)
-{
-	if (ms <= 0)
-		(void)snprintf(to, room, "-"); /* no answer lately */
-	else if (ms < 10000)
-		(void)snprintf(to, room, "%lld ms", (long long)ms);
-	else
-		fmt_duration(to, room, ms);
-}
-
-static void
 say_agent(const struct term *out, const struct sbx_reply *reply)
 {
 	char uptime[32];

@@ -5,6 +5,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static const char *const escapes[] = {
@@ -76,6 +77,18 @@ term_say(const struct term *t, enum style style, const char *fmt, ...)
 	if (style != STYLE_PLAIN)
 		term_style(t, STYLE_PLAIN);
 	free(text);
+}
+
+void
+term_size(const struct term *t, size_t *ret_columns, size_t *ret_lines)
+{
+	struct winsize size = { 0, 0, 0, 0 };
+	const char *columns = getenv("COLUMNS");
+	if (t->tty)
+		(void)ioctl(STDOUT_FILENO, TIOCGWINSZ, &size); /* a terminal that does not know leaves zeros */
+	unsigned long said = columns ? strtoul(columns, NULL, 10) : 0;
+	*ret_columns = said > 0 && said < 10000 ? said : size.ws_col ? size.ws_col : 80;
+	*ret_lines = size.ws_row;
 }
 
 int
