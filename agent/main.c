@@ -25,6 +25,7 @@
 #include "agent/io/agent.h"
 #include "agent/io/exchange.h"
 #include "agent/io/listen.h"
+#include "agent/io/seed.h"
 #include "agent/io/session.h"
 #include "agent/io/stats.h"
 #include "agent/io/store.h"
@@ -374,6 +375,8 @@ open_board(struct sbx_agent *a)
 		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory"));
 		return -1;
 	}
+	if (opts.snapshot_path)
+		sbx_seed_from_file(a->world, opts.snapshot_path, a->started_ns); /* before the first board of ours takes its place */
 	(void)sbx_publish_world(a->publisher, a->world, a->started_ns); /* without a board all else works */
 	return 0;
 }

@@ -563,6 +563,73 @@ sbx_health_on_end(struct sbx_health *h, const struct sbx_tables *t, uint32_t tar
 		enter(row, SBX_BREAKER_OPEN, row->why, now_ns, now_ns);
 }
 
+/* ---- what an earlier agent knew ---- */
+
+static uint64_t
+min_ns(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+static enum sbx_class
+class_of(uint64_t word)
+{
+	return word < SBX_CLASS__COUNT ? (enum sbx_class)word : SBX_CLASS_NONE;
+}
+
+static void
+seed_breaker(struct sbx_target_health *row, const struct sbx_past_target *past, uint64_t now_ns)
+{
+	const enum sbx_class why = class_of(past->why);
+	const enum sbx_breaker_note note = sbx_class_breaker(why);
+	const enum sbx_breaker_state state = note == SBX_NOTE_BREAKER_AWAY ? SBX_BREAKER_AWAY : SBX_BREAKER_OPEN;
+	const bool trial = past->state == SBX_BREAKER_HALF_OPEN;
+	const uint64_t since_ns = min_ns(past->since_ns, now_ns), until_ns = trial ? now_ns : min_ns(past->shut_until_ns, now_ns + OPEN_MAX_NS);
+
+	if ((note != SBX_NOTE_BREAKER_FAIL && note != SBX_NOTE_BREAKER_AWAY) || (!trial && past->state != (uint64_t)state) || until_ns + OPEN_MAX_NS < now_ns)
+		return;
+	enter(row, state, why, since_ns, min_ns(until_ns, now_ns + (state == SBX_BREAKER_AWAY ? AWAY_NS : OPEN_MAX_NS)));
+	row->last_good = false;
+	if (state == SBX_BREAKER_AWAY)
+		return;
+	row->failures = TRIP_FAILURES;
+	row->trips = 1;
+	row->tripped_ns = since_ns ? since_ns : 1; /* at least since then */
+	/* How long it was opened for can be read off a target that is open; of one in its trial only that it was the first pause. */
+	row->open_ns = trial || until_ns < since_ns + OPEN_FIRST_NS ? OPEN_FIRST_NS : min_ns(until_ns - since_ns, OPEN_MAX_NS);
+}
+
+void
+sbx_health_seed_target(struct sbx_health *h, uint32_t target, const struct sbx_past_target *past, uint64_t then_ns, uint64_t now_ns)
+{
+	assert(target < h->n_targets);
+	struct sbx_target_health *row = &h->target[target];
+	struct latencies *l = &h->latency[target];
+
+	seed_breaker(row, past, now_ns);
+	for (uint32_t k = 0; k < SBX_KEYS_MAX; k++)
+		if (past->throttle_until_ns[k] > now_ns)
+			row->throttle_until_ns[k] = min_ns(past->throttle_until_ns[k], now_ns + THROTTLE_LONGEST_NS);
+	sbx_latency_refill(&l->first_content, past->first_content.n, past->first_content.p50_ns, past->first_content.p95_ns, past->first_content.p99_ns, then_ns);
+	sbx_latency_refill(&l->total, past->total.n, past->total.p50_ns, past->total.p95_ns, past->total.p99_ns, then_ns);
+	mark_dirty(h, target);
+}
+
+void
+sbx_health_seed_credential(struct sbx_health *h, uint32_t credential, const struct sbx_past_credential *past, uint64_t now_ns)
+{
+	assert(credential < h->n_credentials);
+	const enum sbx_class why = class_of(past->why);
+	const enum sbx_breaker_note note = sbx_class_breaker(why);
+	const uint64_t longest_ns = note == SBX_NOTE_BREAKER_KEY ? KEY_OPEN_NS : SPENT_OPEN_NS;
+	const uint64_t until_ns = past->shut_until_ns == UINT64_MAX ? now_ns : past->shut_until_ns;
+
+	if ((note == SBX_NOTE_BREAKER_KEY || note == SBX_NOTE_BREAKER_SPENT) && until_ns && until_ns >= now_ns)
+		h->credential[credential] = (struct sbx_credential_health){
+			.open_until_ns = min_ns(until_ns, now_ns + longest_ns), .since_ns = min_ns(past->since_ns, now_ns), .why = why,
+		};
+}
+
 /* ---- deadlines ---- */
 
 static uint64_t

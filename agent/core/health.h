@@ -74,6 +74,26 @@ void sbx_health_free(struct sbx_health *h); /* NULL is fine */
  * under way counts as not made: the row is due at once. */
 void sbx_health_carry_target(struct sbx_health *h, uint32_t to, const struct sbx_health *old, uint32_t from);
 void sbx_health_carry_credential(struct sbx_health *h, uint32_t to, const struct sbx_health *old, uint32_t from);
+/* After a restart: what an earlier agent published (the words of the board as they stand; its times on this agent's clock), into
+ * fresh rows. Nothing of it is believed further than this agent could have come to it by itself: a state, or a reason for it, that
+ * cannot be is left out, and nothing is shut for longer from now than by the event that shuts it. A trial that was under
+ * way counts as not made. What is over is forgotten; a target that is due for its trial stays so for two minutes, the longest pause
+ * between two trials: if nobody made it by then, what is known is too old. */
+struct sbx_past_latency {
+	uint64_t n, p50_ns, p95_ns, p99_ns;
+};
+struct sbx_past_target {
+	uint64_t state, why;      /* SBX_BOARD_* */
+	uint64_t since_ns;
+	uint64_t shut_until_ns;   /* UINT64_MAX = its trial was under way */
+	uint64_t throttle_until_ns[SBX_KEYS_MAX]; /* by this agent's numbers of credentials */
+	struct sbx_past_latency first_content, total;
+};
+struct sbx_past_credential {
+	uint64_t why, since_ns, shut_until_ns;
+};
+void sbx_health_seed_target(struct sbx_health *h, uint32_t target, const struct sbx_past_target *past, uint64_t then_ns, uint64_t now_ns);
+void sbx_health_seed_credential(struct sbx_health *h, uint32_t credential, const struct sbx_past_credential *past, uint64_t now_ns);
 void sbx_health_clear_target(struct sbx_health *h, uint32_t target, uint64_t now_ns); /* an ad-hoc row is reused; none in flight */
 
 /* May this target be used now, and with which credential? The first usable one in the order of the configuration. Where a

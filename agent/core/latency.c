@@ -89,6 +89,22 @@ sbx_latency_add(struct sbx_latency *l, uint64_t value_ns, uint64_t now_ns)
 	l->n[0]++;
 }
 
+/* The first sample at or above a quantile's rank has its time, and so has every one down to the next lower quantile. */
+void
+sbx_latency_refill(struct sbx_latency *l, uint64_t n, uint64_t p50_ns, uint64_t p95_ns, uint64_t p99_ns, uint64_t then_ns)
+{
+	if (n == 0 || p50_ns == 0 || p50_ns > p95_ns || p95_ns > p99_ns || l->n[0] || l->n[1])
+		return;
+	if (n > SBX_LATENCY_REFILL_MAX)
+		n = SBX_LATENCY_REFILL_MAX;
+	const uint32_t to_p50 = (uint32_t)(n * 500 + 999) / 1000, to_p95 = (uint32_t)(n * 950 + 999) / 1000;
+	l->half_started_ns = then_ns;
+	l->count[0][bucket_of(p50_ns)] += (uint16_t)to_p50;
+	l->count[0][bucket_of(p95_ns)] += (uint16_t)(to_p95 - to_p50);
+	l->count[0][bucket_of(p99_ns)] += (uint16_t)((uint32_t)n - to_p95);
+	l->n[0] = (uint32_t)n;
+}
+
 uint64_t
 sbx_latency_quantile_ns(const struct sbx_latency *l, uint32_t q_permille, uint64_t now_ns, uint32_t *ret_n)
 {

@@ -25,6 +25,10 @@ struct sbx_latency {
 };
 
 void sbx_latency_add(struct sbx_latency *l, uint64_t value_ns, uint64_t now_ns);
+/* The same quantiles once more: what an earlier histogram, as of then_ns, told of its n samples is put into an empty one as so many
+ * samples at these three times. Fades as they would have. Numbers that no histogram tells are not taken. */
+#define SBX_LATENCY_REFILL_MAX 1000 /* a p99 of ten samples; and what comes after a restart soon outweighs what was before it */
+void sbx_latency_refill(struct sbx_latency *l, uint64_t n, uint64_t p50_ns, uint64_t p95_ns, uint64_t p99_ns, uint64_t then_ns);
 /* The q-quantile (q in per mille: 500, 950, 990) as the middle of its bucket; 0 when nothing was seen within the two halves.
  * ret_n: samples behind it, may be NULL. Times below 1 ms and above the last octave answer with the first and last bucket. */
 uint64_t sbx_latency_quantile_ns(const struct sbx_latency *l, uint32_t q_permille, uint64_t now_ns, uint32_t *ret_n);

@@ -3,6 +3,7 @@
 #include "agent/io/board_image.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <signalbox/errors.h>
@@ -113,6 +114,7 @@ fill(struct image *im, const struct sbx_tables *t, int64_t unix_s, const struct 
 	for (uint32_t i = 0; i < t->n_credentials; i++) {
 		struct sbx_board_credential *to = sbx_board_slot(im->base, &h->credential, i);
 		to->provider = t->credential[i].provider;
+		to->fingerprint = (uint32_t)strtoul(t->credential[i].fingerprint, NULL, 16);
 		to->source = add_text(im, t->credential[i].source);
 	}
 	for (uint32_t i = 0; i < t->n_providers; i++) {

@@ -54,9 +54,15 @@
  *   CREDENTIAL ROW, 64 bytes                                TARGET ROW, 64 bytes
  *     0 seq                                                   0 provider u32, keyless u32 (it wants no key)
  *     8 shut_until_boot_ns  as above                          8 caps u32, caps_known u32   SBX_CAP_*
+<<<<<<< HEAD
  *    16 why                                                  16 context_tokens u32, output_tokens u32   0 = not known
  *    24 since_boot_ns                                        24 price_tokens u32, reserved u32
  *    32 provider u32, reserved u32   (written once)          32 name text         "provider/model"
+=======
+ *    16 why                                                  16 context_tokens    0 = not known
+ *    24 since_boot_ns                                        24 output_tokens     0 = not known
+ *    32 provider u32, fingerprint u32 (written once)          32 name text         "provider/model"
+>>>>>>> 5d7b6e3 (An agent starts with what the one before it knew of health)
  *    40 source text                  (written once)          40 model text        as the provider calls it
  *    48 reserved (2 words)                                   48 first_credential u32, n_credentials u32
  *                                                            56 price_request
@@ -176,7 +182,7 @@ struct sbx_board_hot {
 
 struct sbx_board_credential {
 	uint64_t seq, shut_until_boot_ns, why, since_boot_ns;
-	uint32_t provider, reserved_36;
+	uint32_t provider, fingerprint; /* the first 32 bits of the key's SHA-256, as the log shows them: is it another key? */
 	struct sbx_board_text source;
 	uint64_t reserved_48[2];
 };
@@ -229,7 +235,7 @@ SBX_BOARD_AT(hot, recent_bad, 208); SBX_BOARD_AT(hot, state, 216); SBX_BOARD_AT(
 SBX_BOARD_AT(hot, price_out_after, 232); SBX_BOARD_AT(hot, attempts, 240); SBX_BOARD_AT(hot, reserved_248, 248);
 SBX_BOARD_ASSERT(sizeof(struct sbx_board_hot) == 256);
 SBX_BOARD_AT(credential, seq, 0); SBX_BOARD_AT(credential, shut_until_boot_ns, 8); SBX_BOARD_AT(credential, why, 16);
-SBX_BOARD_AT(credential, since_boot_ns, 24); SBX_BOARD_AT(credential, provider, 32); SBX_BOARD_AT(credential, reserved_36, 36);
+SBX_BOARD_AT(credential, since_boot_ns, 24); SBX_BOARD_AT(credential, provider, 32); SBX_BOARD_AT(credential, fingerprint, 36);
 SBX_BOARD_AT(credential, source, 40); SBX_BOARD_AT(credential, reserved_48, 48); SBX_BOARD_ASSERT(sizeof(struct sbx_board_credential) == 64);
 SBX_BOARD_AT(target, provider, 0); SBX_BOARD_AT(target, keyless, 4); SBX_BOARD_AT(target, caps, 8); SBX_BOARD_AT(target, caps_known, 12);
 SBX_BOARD_AT(target, context_tokens, 16); SBX_BOARD_AT(target, output_tokens, 20); SBX_BOARD_AT(target, price_tokens, 24);
