@@ -4,9 +4,9 @@
  *
  * A case is a folder: meta.json (provider, dialect, status, stream, response headers), the recorded answer, expected.json, and perhaps
  * the request. One double replays the recorded bytes for each case, one agent has every provider of the cases configured by its name, so
- * that its known quirks apply, and one client asks. Text, tool calls, finish reason, usage, error (and reasoning where it is expected) are
- * compared. A line for each case that fails says what differs; a table counts by dialect. Dialects that the agent does not speak yet are
- * counted apart.
+ * that its known quirks apply, and one client asks for the recorded model. Text, tool calls, finish reason, usage, error (and reasoning
+ * where it is expected) are compared, and what the answer cost (cost.h). A line for each case that fails says what differs; a table counts
+ * by dialect. Dialects that the agent does not speak yet are counted apart.
  */
 #include <dirent.h>
 #include <setjmp.h>
@@ -22,6 +22,7 @@
 #include <jansson.h>
 
 #include "client/buf.h"
+#include "tests/conformance/cost.h"
 #include "tests/e2e/control.h"
 #include "tests/e2e/harness.h"
 
@@ -31,7 +32,7 @@
 struct conf_case {
 	char *id, *dir;
 	json_t *meta, *expected;
-	const char *dialect, *provider;
+	const char *dialect, *provider, *model;
 	bool stream;
 	int status;
 };
@@ -110,6 +111,9 @@ read_cases(const char *root)
 		c->dir = strdup(real);
 		c->dialect = json_string_value(json_object_get(c->meta, "dialect"));
 		c->provider = json_string_value(json_object_get(c->meta, "provider"));
+		c->model = json_string_value(json_object_get(c->meta, "model"));
+		if (!c->model || !*c->model)
+			c->model = "unnamed";
 		c->status = (int)json_integer_value(json_object_get(c->meta, "status"));
 		c->stream = json_is_true(json_object_get(c->meta, "stream"));
 		n_cases++;
@@ -120,14 +124,15 @@ read_cases(const char *root)
 
 /* ---- the world ---- */
 
-/* A rule replays the case's bytes with its status and its headers; the model's name is the case's number. */
+/* The double replays the case's bytes from now on, with its status and its headers. */
 static void
-add_rule(struct sbx_buf *rules, int i)
+replay(struct world *w, const struct conf_case *c)
 {
-	const struct conf_case *c = &cases[i];
+	struct sbx_buf rule, *rules = &rule;
 	const char *key;
 	json_t *v;
-	(void)sbx_buf_printf(rules, "case-%d: replay,status=%d,file=%s/%s", i, c->status, c->dir, json_string_value(json_object_get(c->meta, "response_file")));
+	sbx_buf_init(rules, 1u << 20);
+	(void)sbx_buf_printf(rules, "*: replay,status=%d,file=%s/%s", c->status, c->dir, json_string_value(json_object_get(c->meta, "response_file")));
 	json_object_foreach(json_object_get(c->meta, "response_headers"), key, v) {
 		const char *s = json_string_value(v);
 		if (!s)
@@ -141,14 +146,14 @@ add_rule(struct sbx_buf *rules, int i)
 		for (; *s; s++)
 			(void)sbx_buf_printf(rules, "%s%c", *s == ',' ? "\\" : "", *s);
 	}
-	(void)sbx_buf_append(rules, "\n", 1);
+	(void)sbx_buf_append(rules, "\n", sizeof "\n");
+	double_rules(w, 0, (char *)rules->data);
+	sbx_buf_fini(rules);
 }
 
 static void
 start(struct world *w)
 {
-	struct sbx_buf rules;
-	sbx_buf_init(&rules, 16u << 20);
 	sbx_buf_init(&config, 1u << 20);
 	world_up(w);
 	(void)world_double(w, "recordings", NULL);
@@ -158,8 +163,6 @@ start(struct world *w)
 		bool known = !is_spoken(cases[i].dialect);
 		for (int k = 0; k < i && !known; k++)
 			known = is_spoken(cases[k].dialect) && strcmp(cases[k].provider, cases[i].provider) == 0;
-		if (is_spoken(cases[i].dialect))
-			add_rule(&rules, i);
 		if (known)
 			continue;
 		(void)sbx_buf_printf(&config, "%s\n  \"%s\": { \"dialect\": \"%s\", \"base_url\": \"$0\", \"key\": \"$KEY\" }", first ? "" : ",", cases[i].provider,
@@ -167,10 +170,7 @@ start(struct world *w)
 		first = false;
 	}
 	(void)sbx_buf_append(&config, " } }", sizeof " } }");
-	(void)sbx_buf_append(&rules, "", 1);
-	double_rules(w, 0, (char *)rules.data);
 	world_agent(w, (char *)config.data, NULL);
-	sbx_buf_fini(&rules);
 }
 
 /* What a refused key or a throttle taught the agent must not reach the next case. */
@@ -327,15 +327,14 @@ request_of(const struct conf_case *c)
 }
 
 static bool
-run_case(struct sbx_client *client, int i)
+run_case(struct world *w, struct sbx_client *client, const struct conf_case *c)
 {
-	const struct conf_case *c = &cases[i];
 	char target[160];
 	const char *targets[1] = { target };
 	struct sbx_request_options q = SBX_REQUEST_INIT;
 	struct sbx_reply *r = NULL;
 	char *body = request_of(c);
-	(void)snprintf(target, sizeof target, "%s/case-%d", c->provider, i);
+	(void)snprintf(target, sizeof target, "%s/%s", c->provider, c->model);
 	q.targets = targets;
 	q.n_targets = 1;
 	q.body = body;
@@ -343,6 +342,7 @@ run_case(struct sbx_client *client, int i)
 	q.stream = c->stream;
 	q.deadline_ms = DEADLINE_MS;
 	sbx_buf_clear(&differs);
+	replay(w, c);
 	int rc = sbx_ask(client, &q, &r);
 	free(body);
 	if (!r) {
@@ -361,6 +361,7 @@ run_case(struct sbx_client *client, int i)
 		compare_text("finish reason", sbx_reply_finish(r, 0), json_object_get(c->expected, "finish_reason"));
 	compare_usage(c, r);
 	compare_error(c, r);
+	cost_compare(c->id, c->provider, c->model, c->expected, r, &differs);
 	sbx_reply_free(r);
 	return differs.n == 0;
 }
@@ -386,7 +387,7 @@ main(int argc, char **argv)
 			continue;
 		}
 		ran++;
-		if (run_case(client, i)) {
+		if (run_case(&w, client, &cases[i])) {
 			t->passed++;
 		} else {
 			t->failed++;
@@ -401,6 +402,7 @@ main(int argc, char **argv)
 	printf("%-20s %6s %6s %6s %10s\n", "dialect", "cases", "passed", "failed", "not spoken");
 	for (int i = 0; i < n_tallies; i++)
 		printf("%-20s %6d %6d %6d %10d\n", tally[i].dialect, tally[i].cases, tally[i].passed, tally[i].failed, tally[i].unspoken);
+	cost_report();
 	for (int i = 0; i < n_cases; i++) {
 		free(cases[i].id);
 		free(cases[i].dir);

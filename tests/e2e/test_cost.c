@@ -50,6 +50,107 @@ an_answer_has_its_price(void **state)
 	world_down(&w);
 }
 
+/* ---- one answer, whole and streamed ---- */
+
+/* What a provider says was used, in the words of its answer, and what that costs by mini(). */
+static const struct shape {
+	const char *name, *usage; /* NULL = it says nothing */
+	int64_t cost;             /* -1 = cannot be known */
+} shapes[] = {
+	{ "plain", "{\"prompt_tokens\":1001,\"completion_tokens\":37,\"total_tokens\":1038}", 1001 * 150 + 37 * 600 },
+	{ "some from the cache", "{\"prompt_tokens\":1001,\"completion_tokens\":37,\"total_tokens\":1038,\"prompt_tokens_details\":{\"cached_tokens\":400}}",
+	  601 * 150 + 400 * 75 + 37 * 600 },
+	{ "all from the cache", "{\"prompt_tokens\":1001,\"completion_tokens\":37,\"total_tokens\":1038,\"prompt_tokens_details\":{\"cached_tokens\":1001}}",
+	  1001 * 75 + 37 * 600 },
+	{ "reasoning", "{\"prompt_tokens\":1001,\"completion_tokens\":101,\"total_tokens\":1102,\"completion_tokens_details\":{\"reasoning_tokens\":64}}",
+	  1001 * 150 + 101 * 600 },
+	{ "cache and reasoning",
+	  "{\"prompt_tokens\":1001,\"completion_tokens\":101,\"total_tokens\":1102,\"prompt_tokens_details\":{\"cached_tokens\":3},"
+	  "\"completion_tokens_details\":{\"reasoning_tokens\":101}}",
+	  998 * 150 + 3 * 75 + 101 * 600 },
+	{ "explicit 0 of the details",
+	  "{\"prompt_tokens\":7,\"completion_tokens\":1,\"total_tokens\":8,\"prompt_tokens_details\":{\"cached_tokens\":0},"
+	  "\"completion_tokens_details\":{\"reasoning_tokens\":0}}",
+	  7 * 150 + 600 },
+	{ "null details", "{\"prompt_tokens\":7,\"completion_tokens\":1,\"total_tokens\":8,\"prompt_tokens_details\":null}", 7 * 150 + 600 },
+	{ "nothing written", "{\"prompt_tokens\":1001,\"completion_tokens\":0,\"total_tokens\":1001}", 1001 * 150 },
+	{ "explicit 0 of all", "{\"prompt_tokens\":0,\"completion_tokens\":0,\"total_tokens\":0}", 0 },
+	{ "no usage", NULL, -1 },
+};
+
+/* Where in a stream the usage stands. */
+enum place { IN_THE_LAST_CHUNK, IN_THE_FINISH_CHUNK, IN_BOTH, IN_EVERY_CHUNK, PLACES };
+
+static void
+write_chunk(FILE *f, const char *choices, const char *usage)
+{
+	(void)fprintf(f, "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt-4o-mini\",\"choices\":[%s]%s%s}\n\n", choices,
+	              usage ? ",\"usage\":" : "", usage ? usage : "");
+}
+
+static void
+write_stream(FILE *f, const char *usage, enum place place)
+{
+	const char *each = place == IN_EVERY_CHUNK ? usage : NULL;
+	write_chunk(f, "{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}", each);
+	write_chunk(f, "{\"index\":0,\"delta\":{\"content\":\"hello\"},\"finish_reason\":null}", each);
+	write_chunk(f, "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}", place == IN_THE_LAST_CHUNK ? NULL : usage);
+	if (usage && (place == IN_THE_LAST_CHUNK || place == IN_BOTH))
+		write_chunk(f, "", usage);
+	(void)fputs("data: [DONE]\n\n", f);
+}
+
+static void
+write_whole(FILE *f, const char *usage)
+{
+	(void)fprintf(f,
+	              "{\"id\":\"c\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"gpt-4o-mini\",\"choices\":[{\"index\":0,"
+	              "\"message\":{\"role\":\"assistant\",\"content\":\"hello\"},\"finish_reason\":\"stop\"}]%s%s}",
+	              usage ? ",\"usage\":" : "", usage ? usage : "");
+}
+
+/* What the agent says that the answer cost, given as a stream with its usage in that place, or whole (PLACES). */
+static int64_t
+cost_of(struct world *w, struct sbx_client *c, const char *usage, enum place place)
+{
+	char path[256], rule[512];
+	(void)snprintf(path, sizeof path, "%s/answer", w->dir);
+	FILE *f = fopen(path, "w");
+	assert_non_null(f);
+	if (place == PLACES)
+		write_whole(f, usage);
+	else
+		write_stream(f, usage, place);
+	assert_int_equal(fclose(f), 0);
+	(void)snprintf(rule, sizeof rule, "*: replay,content-type=%s,file=%s", place == PLACES ? "application/json" : "text/event-stream", path);
+	double_rules(w, 0, rule);
+	struct sbx_reply *r = ask_body(c, NULL, "openai/gpt-4o-mini", BODY, place != PLACES, 10000);
+	assert_true(sbx_reply_ok(r));
+	assert_string_equal(sbx_reply_text(r, 0, NULL), "hello");
+	int64_t cost = sbx_reply_cost_nanousd(r);
+	sbx_reply_free(r);
+	return cost;
+}
+
+static void
+whole_and_streamed_cost_the_same(void **state)
+{
+	(void)state;
+	struct world w;
+	world_up(&w);
+	world_double(&w, "openai", NULL);
+	world_agent(&w, "{\"providers\":{\"openai\":{\"base_url\":\"$0\",\"key\":\"$KEY\"}}}", NULL);
+	struct sbx_client *c = client_up(&w);
+	for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++)
+		for (int place = 0; place <= PLACES; place++) {
+			int64_t cost = cost_of(&w, c, shapes[i].usage, (enum place)place);
+			if (cost != shapes[i].cost)
+				fail_msg("%s, place %d: got %lld, expected %lld", shapes[i].name, place, (long long)cost, (long long)shapes[i].cost);
+		}
+	sbx_close(c);
+	world_down(&w);
+}
+
 /* The request that failed over is priced at the model that answered; the attempt that cannot have been billed is 0. */
 static void
 all_attempts_together(void **state)
@@ -143,6 +244,7 @@ main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_answer_has_its_price),
+		cmocka_unit_test(whole_and_streamed_cost_the_same),
 		cmocka_unit_test(all_attempts_together),
 		cmocka_unit_test(what_may_have_been_billed_is_unknown),
 		cmocka_unit_test(a_file_of_prices),
