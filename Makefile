@@ -174,11 +174,11 @@ ROUNDS ?= 10
 kills: $(TOOLS) $(B)/long/kills ## ROUNDS=n of kill -9 under load: does the store keep what it acknowledged?
 	@SBX_BUILD=$(CURDIR)/$(B) $(B)/long/kills $(ROUNDS)
 
-conformance: $(TOOLS) $(B)/conformance ## RECORDINGS=DIR: recorded answers through the real agent against what was expected
+conformance: $(TOOLS) $(B)/conformance ## RECORDINGS=DIR: recorded answers through the real agent against what was expected, and what they cost
 	@[ -n "$(RECORDINGS)" ] || { echo "make conformance RECORDINGS=DIR" >&2; exit 64; }
 	@SBX_BUILD=$(CURDIR)/$(B) $(B)/conformance $(RECORDINGS)
 
-bench: $(TOOLS) $(B)/bench ## CPU, latency and memory beside their floors; BENCH="--json" and other options
+bench: $(TOOLS) $(B)/libsignalbox.so $(B)/bench ## CPU, latency and memory beside their floors; BENCH="--json" and other options
 	@SBX_BUILD=$(CURDIR)/$(B) $(B)/bench $(BENCH)
 
 FUZZ_CC   ?= clang-14

@@ -34,6 +34,9 @@ static const struct measurement {
 	{ "streams", measure_streams },
 	{ "memory", measure_memory },
 	{ "start", measure_start },
+	{ "board", measure_board },
+	{ "cold", measure_cold },
+	{ "library", measure_library },
 };
 #define N_MEASUREMENTS (sizeof measurements / sizeof measurements[0])
 
@@ -55,6 +58,10 @@ work(const char *kind, const char *arg)
 		return echo_worker();
 	if (strcmp(kind, "spin") == 0)
 		return spin_worker();
+	if (strcmp(kind, "relay") == 0)
+		return relay_worker();
+	if (strcmp(kind, "cold") == 0)
+		return cold_worker();
 	if (strcmp(kind, "once") == 0 && arg)
 		return once_worker(arg);
 	return usage("no such worker: ", kind);

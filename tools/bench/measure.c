@@ -12,52 +12,15 @@
 
 #include <signalbox.h>
 
-#define ROUNDS_MAX 16u
 #define US(ns) ((double)(ns) / 1e3)
 
 /* The double, an agent for each loop, and the workers. */
 struct stage {
 	struct double_ provider;
 	struct agent agent[LOOP__COUNT];
+	struct agent alone[LOOP__COUNT]; /* without store and board; only where the two are compared */
 	struct process curl, client, echo, spin;
 };
-
-/* One thing measured in rounds, for an agent. */
-struct series {
-	double value[ROUNDS_MAX], floor[ROUNDS_MAX], ratio[ROUNDS_MAX];
-	uint32_t n;
-};
-
-static void
-series_add(struct series *s, double value, double floor_)
-{
-	if (s->n == ROUNDS_MAX)
-		return;
-	s->value[s->n] = value;
-	s->floor[s->n] = floor_;
-	s->ratio[s->n++] = floor_ > 0 ? value / floor_ : 0;
-}
-
-static void
-series_take(struct series *s, struct figure *f)
-{
-	f->rounds = s->n;
-	f->value = spread_of(s->value, s->n).median;
-	f->floor = spread_of(s->floor, s->n).median;
-	struct spread ratio = spread_of(s->ratio, s->n);
-	f->ratio = ratio.median;
-	f->ratio_low = ratio.low;
-	f->ratio_high = ratio.high;
-}
-
-/* After series_take(), which sorted. For closed loops only: there a disturbance can but add. A stream that is disturbed comes in
- * bursts, and gets cheaper by it. */
-static void
-series_take_best(const struct series *s, struct figure *f)
-{
-	f->best = s->value[0];
-	f->best_floor = s->floor[0];
-}
 
 static void
 stage_down(struct stage *s)
@@ -67,7 +30,7 @@ stage_down(struct stage *s)
 	process_stop(&s->echo);
 	process_stop(&s->spin);
 	for (int k = 0; k < LOOP__COUNT; k++)
-		process_stop(&s->agent[k].process);
+		process_stop(&s->agent[k].process), process_stop(&s->alone[k].process);
 	process_stop(&s->provider.process);
 }
 
@@ -78,7 +41,7 @@ stage_up(struct stage *s, const struct bench *b)
 	s->curl.fd = s->client.fd = s->echo.fd = s->spin.fd = -1;
 	bool ok = double_start(&s->provider, false) && worker_start(&s->curl, "curl") && worker_start(&s->client, "client");
 	for (int k = 0; ok && k < LOOP__COUNT; k++)
-		ok = !b->loop[k] || agent_start(&s->agent[k], (enum loop_kind)k, &s->provider, false);
+		ok = !b->loop[k] || agent_start(&s->agent[k], (enum loop_kind)k, &s->provider, &(const struct agent_as){ 0 });
 	if (!ok)
 		stage_down(s);
 	return ok;
@@ -113,47 +76,99 @@ floor_calls(struct stage *s, uint32_t n, uint32_t at_once, struct calls *ret)
 }
 
 static bool
-agent_calls(struct stage *s, int k, uint32_t n, uint32_t at_once, struct calls *ret)
+agent_calls(struct stage *s, const struct agent *a, uint32_t n, uint32_t at_once, struct calls *ret)
 {
-	struct order o = order_of(ORDER_CALLS, s->agent[k].socket, "call", n, BODY_UP_BYTES);
+	struct order o = order_of(ORDER_CALLS, a->socket, "call", n, BODY_UP_BYTES);
 	struct outcome got;
 	o.concurrency = at_once;
 	o.connections = at_once > 8 ? at_once / 8 : 1; /* eight in flight on each */
-	uint64_t before_ns = process_cpu_ns(&s->agent[k].process);
+	uint64_t before_ns = process_cpu_ns(&a->process);
 	if (!tell(&s->client, &o, &got))
 		return false;
-	*ret = (struct calls){ US(process_cpu_ns(&s->agent[k].process) - before_ns) / n, US(got.p50_ns) };
+	*ret = (struct calls){ US(process_cpu_ns(&a->process) - before_ns) / n, US(got.p50_ns) };
 	return true;
 }
 
+/* Are store and board there, or neither, as the comparison says? What is on by mistake would make it a comparison of nothing. */
 static bool
-rounds_at_32(struct bench *b, struct stage *s)
+has_store_and_board(const struct agent *a, bool wanted)
 {
-	const uint32_t rounds = b->quick ? 3 : 11, n = b->quick ? 8000 : 20000;
-	struct series cpu[LOOP__COUNT] = { { .n = 0 } };
-	for (uint32_t i = 0; i <= rounds; i++) {
-		struct calls bare, through;
-		progress("requests, 32 at a time: round %u of %u", i, rounds);
-		if (!floor_calls(s, i ? n : n / 4, 32, &bare))
-			return false;
-		for (int k = 0; k < LOOP__COUNT; k++) {
-			if (!b->loop[k])
-				continue;
-			if (!agent_calls(s, k, i ? n : n / 4, 32, &through))
-				return false;
-			if (i)
-				series_add(&cpu[k], through.cpu_us, bare.cpu_us);
-		}
-	}
+	struct sbx_open_options o = SBX_OPEN_OPTIONS_INIT;
+	struct sbx_client *c = NULL;
+	struct sbx_board *board = NULL;
+	struct sbx_event ev = { .last = false };
+	const char *state = NULL;
+	uint64_t id;
+	o.socket = a->socket;
+	bool asked = sbx_open(&o, &c) == 0 && sbx_stats(c, &id) == 0 && sbx_next(c, -1, &ev) == 0 && ev.reply;
+	bool stored = asked && sbx_reply_string(ev.reply, "store.state", &state);
+	bool shown = asked && sbx_board(c, &board) == 0;
+	sbx_board_close(board);
+	sbx_close(c);
+	if (asked && stored == wanted && shown == wanted)
+		return true;
+	say("an agent that should have %s says: store %s, board %s", wanted ? "store and board" : "neither store nor board", stored ? state : "none",
+	    shown ? "there" : "none");
+	return false;
+}
+
+static bool
+stage_up_alone(struct stage *s, const struct bench *b)
+{
+	bool ok = true;
+	for (int k = 0; ok && k < LOOP__COUNT; k++)
+		ok = !b->loop[k] || (agent_start(&s->alone[k], (enum loop_kind)k, &s->provider, &(const struct agent_as){ .alone = true }) &&
+		                     has_store_and_board(&s->agent[k], true) && has_store_and_board(&s->alone[k], false));
+	return ok;
+}
+
+static void
+add_calls_at_32(struct bench *b, struct series cpu[LOOP__COUNT], struct series beside[LOOP__COUNT])
+{
 	for (int k = 0; k < LOOP__COUNT; k++) {
 		struct figure f = { .name = "cpu_per_request_c32", .what = "CPU a request, 32 at a time", .loop = loop_names[k], .unit = "us",
-		                    .floor_is = "a bare libcurl multi loop on epoll making the same calls", .limit_of = LIMIT_RATIO, .limit = 1.4 };
+		                    .floor_is = "a bare libcurl multi loop on epoll making the same calls", .limit_of = LIMIT_RATIO, .limit = 1.4,
+		                    .detail = "with store and board" };
 		if (!b->loop[k])
 			continue;
 		series_take(&cpu[k], &f);
 		series_take_best(&cpu[k], &f);
 		(void)report_add(&b->report, &f);
 	}
+	for (int k = 0; k < LOOP__COUNT; k++) {
+		struct figure f = { .name = "cpu_of_store_and_board_c32", .what = "the same, beside neither store nor board", .loop = loop_names[k], .unit = "us",
+		                    .floor_is = "the same agent without a store and without a board, in the same run" };
+		if (!b->loop[k])
+			continue;
+		series_take(&beside[k], &f);
+		series_take_best(&beside[k], &f);
+		(void)report_add(&b->report, &f);
+	}
+}
+
+static bool
+rounds_at_32(struct bench *b, struct stage *s)
+{
+	const uint32_t rounds = b->quick ? 3 : 11, n = b->quick ? 8000 : 20000;
+	struct series cpu[LOOP__COUNT] = { { .n = 0 } }, beside[LOOP__COUNT] = { { .n = 0 } };
+	for (uint32_t i = 0; i <= rounds; i++) {
+		struct calls bare, through, alone;
+		const uint32_t n_now = i ? n : n / 4;
+		progress("requests, 32 at a time: round %u of %u", i, rounds);
+		if (!floor_calls(s, n_now, 32, &bare))
+			return false;
+		for (int k = 0; k < LOOP__COUNT; k++) {
+			if (!b->loop[k])
+				continue;
+			if (!agent_calls(s, &s->agent[k], n_now, 32, &through) || !agent_calls(s, &s->alone[k], n_now, 32, &alone))
+				return false;
+			if (!i)
+				continue;
+			series_add(&cpu[k], through.cpu_us, bare.cpu_us);
+			series_add(&beside[k], through.cpu_us, alone.cpu_us);
+		}
+	}
+	add_calls_at_32(b, cpu, beside);
 	return true;
 }
 
@@ -175,7 +190,7 @@ rounds_at_1(struct bench *b, struct stage *s)
 		for (int k = 0; k < LOOP__COUNT; k++) {
 			if (!b->loop[k])
 				continue;
-			if (!agent_calls(s, k, n, 1, &through))
+			if (!agent_calls(s, &s->agent[k], n, 1, &through))
 				return false;
 			if (!i)
 				continue;
@@ -211,7 +226,7 @@ measure_requests(struct bench *b)
 	progress("requests: starting");
 	if (!stage_up(&s, b))
 		return false;
-	bool ok = rounds_at_32(b, &s);
+	bool ok = stage_up_alone(&s, b) && rounds_at_32(b, &s);
 	stage_down(&s);
 	return ok;
 }
@@ -332,7 +347,7 @@ first_answer(enum loop_kind loop, const struct double_ *d, double *ret_ms)
 	struct agent a = { 0 };
 	int rc = -SBX_EAGENT;
 	uint64_t from_ns = now_ns();
-	if (!agent_spawn(&a, loop, d, false))
+	if (!agent_spawn(&a, loop, d, &(const struct agent_as){ 0 }))
 		return false;
 	o.socket = a.socket;
 	while (rc && now_ns() - from_ns < FIRST_ANSWER_NS && !rig_interrupted()) {

@@ -56,7 +56,8 @@ hold_agent(const struct double_ *d, enum loop_kind loop, bool tls, bool large, s
 	struct process client = { .fd = -1 };
 	struct agent a = { .process.pid = 0 };
 	struct order o = { .kind = ORDER_OPEN, .body_bytes = BODY_STREAM_BYTES, .model = "hold", .connections = CONNECTIONS };
-	bool ok = agent_start(&a, loop, d, tls);
+	const struct agent_as as = { .tls = tls };
+	bool ok = agent_start(&a, loop, d, &as);
 	(void)snprintf(o.to, sizeof o.to, "%s", a.socket);
 	ok = ok && worker_start(&client, "client") && hold(&client, &a.process, &o, large, ret);
 	process_stop(&client);

@@ -3,6 +3,7 @@
 #include "tools/bench/bench.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -62,6 +63,35 @@ spread_of(double *v, size_t n)
 	return s;
 }
 
+void
+series_add(struct series *s, double value, double floor_)
+{
+	if (s->n == ROUNDS_MAX)
+		return;
+	s->value[s->n] = value;
+	s->floor[s->n] = floor_;
+	s->ratio[s->n++] = floor_ > 0 ? value / floor_ : 0;
+}
+
+void
+series_take(struct series *s, struct figure *f)
+{
+	f->rounds = s->n;
+	f->value = spread_of(s->value, s->n).median;
+	f->floor = spread_of(s->floor, s->n).median;
+	struct spread ratio = spread_of(s->ratio, s->n);
+	f->ratio = ratio.median;
+	f->ratio_low = ratio.low;
+	f->ratio_high = ratio.high;
+}
+
+void
+series_take_best(const struct series *s, struct figure *f)
+{
+	f->best = s->value[0];
+	f->best_floor = s->floor[0];
+}
+
 struct figure *
 report_add(struct report *r, const struct figure *f)
 {
@@ -73,14 +103,20 @@ report_add(struct report *r, const struct figure *f)
 static bool
 missed(const struct figure *f)
 {
-	return f->limit_of != LIMIT_NONE && (f->limit_of == LIMIT_RATIO ? f->ratio : f->value) > f->limit;
+	switch (f->limit_of) {
+	case LIMIT_NONE: return false;
+	case LIMIT_RATIO: return f->ratio > f->limit;
+	case LIMIT_VALUE: return f->value > f->limit;
+	case LIMIT_AT_LEAST: return f->value < f->limit;
+	}
+	return false;
 }
 
-/* Three significant digits, as far as they stand behind the point. */
+/* Three significant digits, as far as they stand behind the point; none for a whole number. */
 static void
 fmt_number(char *to, size_t bytes, double v)
 {
-	(void)snprintf(to, bytes, "%.*f", v < 10 ? 2 : v < 100 ? 1 : 0, v);
+	(void)snprintf(to, bytes, "%.*f", v == floor(v) ? 0 : v < 10 ? 2 : v < 100 ? 1 : 0, v);
 }
 
 static void
@@ -102,9 +138,9 @@ table_row(const struct figure *f, FILE *to, bool colour)
 		(void)snprintf(ratio, sizeof ratio, "%.2f (%.2f-%.2f)", f->ratio, f->ratio_low, f->ratio_high);
 	else if (f->ratio > 0)
 		(void)snprintf(ratio, sizeof ratio, "%.2f", f->ratio);
-	fmt_quantity(limit, sizeof limit, f->limit, f->limit_of == LIMIT_VALUE ? f->unit : "x");
+	fmt_quantity(limit, sizeof limit, f->limit, f->limit_of == LIMIT_RATIO ? "x" : f->unit);
 	if (f->limit_of != LIMIT_NONE)
-		(void)snprintf(target, sizeof target, "<= %s", limit);
+		(void)snprintf(target, sizeof target, "%s %s", f->limit_of == LIMIT_AT_LEAST ? ">=" : "<=", limit);
 	const char *verdict = f->limit_of == LIMIT_NONE ? "" : missed(f) ? "MISSED" : "ok";
 	(void)fprintf(to, "%-44s %-8s %11s %11s  %-18s %-11s %s%s%s\n", f->what, f->loop ? f->loop : "-", value, floor_, ratio, target,
 	              colour && *verdict ? missed(f) ? "\033[31m" : "\033[32m" : "", verdict, colour && *verdict ? "\033[0m" : "");
@@ -160,7 +196,8 @@ figure_json(const struct figure *f)
 		rc |= json_object_set_new(j, "ratio_quartiles", json_pack("[f, f]", f->ratio_low, f->ratio_high));
 	}
 	if (f->limit_of != LIMIT_NONE) {
-		rc |= json_object_set_new(j, "target", json_pack("{s:s, s:f}", "of", f->limit_of == LIMIT_RATIO ? "ratio" : "value", "at_most", f->limit));
+		rc |= json_object_set_new(j, "target", json_pack("{s:s, s:f}", "of", f->limit_of == LIMIT_RATIO ? "ratio" : "value",
+		                                                      f->limit_of == LIMIT_AT_LEAST ? "at_least" : "at_most", f->limit));
 		rc |= json_object_set_new(j, "verdict", json_string(missed(f) ? "MISSED" : "ok"));
 	}
 	if (f->rounds)

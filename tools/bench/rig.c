@@ -17,6 +17,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -30,6 +31,8 @@
 #define STOP_NS 5000000000ull    /* then SIGKILL: nothing of it is needed any more */
 #define ORDER_NS 120000000000ull /* ten thousand TLS connections on a slow machine */
 #define TRY_EVERY_NS 1000000u
+#define KEY_A "SBX_BENCH_KEY_A" /* in the environment: keys of models that nobody calls */
+#define KEY_B "SBX_BENCH_KEY_B"
 
 const char *const loop_words[LOOP__COUNT] = { "uring", "epoll" };
 const char *const loop_names[LOOP__COUNT] = { "io_uring", "epoll" };
@@ -75,6 +78,9 @@ rig_open(void)
 	(void)sigaction(SIGINT, &on, NULL);
 	(void)sigaction(SIGTERM, &on, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)setenv(KEY_A, "key-a", 1);
+	(void)setenv(KEY_B, "key-b", 1);
+	(void)unsetenv("STATE_DIRECTORY"); /* an agent's state is in the directory of its socket, or there is none */
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) { /* inherited by the workers, who need one for each stream */
 		files.rlim_cur = files.rlim_max;
 		(void)setrlimit(RLIMIT_NOFILE, &files);
@@ -108,8 +114,9 @@ pause_ns(uint64_t ns)
 
 /* In the child. fd: the worker's end of its socket, or -1. */
 _Noreturn static void
-become(const char *const *argv, const char *log, int fd, pid_t parent)
+become(const char *const *argv, const char *log, int fd, bool no_files, pid_t parent)
 {
+	const struct rlimit nothing = { 0, 0 };
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(127); /* it was gone before */
@@ -123,12 +130,16 @@ become(const char *const *argv, const char *log, int fd, pid_t parent)
 		(void)fcntl(fd, F_SETFD, 0);
 	for (int i = fd >= 0 ? WORKER_FD + 1 : WORKER_FD; i < 64; i++)
 		(void)close(i);
+	if (no_files) { /* what is written to one fails, and so does giving a memfd its size: an agent then has no board */
+		(void)signal(SIGXFSZ, SIG_IGN);
+		(void)setrlimit(RLIMIT_FSIZE, &nothing);
+	}
 	(void)execv(argv[0], (char *const *)(uintptr_t)argv);
 	_exit(127);
 }
 
 static bool
-spawn(struct process *p, const char *name, const char *const *argv, const char *log, int fd)
+spawn(struct process *p, const char *name, const char *const *argv, const char *log, int fd, bool no_files)
 {
 	uint32_t place = 0;
 	while (place < RUNNING_MAX && rig.running[place])
@@ -139,7 +150,7 @@ spawn(struct process *p, const char *name, const char *const *argv, const char *
 		return false;
 	}
 	if (pid == 0)
-		become(argv, log, fd, parent);
+		become(argv, log, fd, no_files, parent);
 	rig.running[place] = pid;
 	p->pid = pid;
 	p->fd = -1;
@@ -161,6 +172,28 @@ has_ended(struct process *p, int wait_options, int *ret_status)
 	if (ret_status)
 		*ret_status = status;
 	return true;
+}
+
+/* True when it ended with 0. */
+static bool
+run_to_end(const char *name, const char *const *argv, const char *log)
+{
+	struct process p;
+	int status = -1;
+	if (!spawn(&p, name, argv, log, -1, false))
+		return false;
+	while (!has_ended(&p, 0, &status) && errno == EINTR)
+		;
+	return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+bool
+program_run(const char *const *argv, const char *output)
+{
+	bool ok = run_to_end(argv[0], argv, output);
+	if (!ok && !interrupted)
+		say("%s fails", argv[0]);
+	return ok;
 }
 
 void
@@ -194,10 +227,7 @@ rig_close(void)
 	}
 	if (rig.dir[0]) {
 		const char *const argv[] = { "/bin/rm", "-rf", rig.dir, NULL };
-		struct process rm;
-		if (spawn(&rm, "rm", argv, NULL, -1))
-			while (!has_ended(&rm, 0, NULL) && errno == EINTR)
-				;
+		(void)run_to_end("rm", argv, NULL); /* what it leaves lies in /tmp */
 	}
 	progress_clear();
 }
@@ -227,10 +257,16 @@ process_rss_bytes(const struct process *p)
 	return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-static void
-program(char *to, size_t bytes, const char *name)
+void
+rig_built(char *to, size_t bytes, const char *name)
 {
 	(void)snprintf(to, bytes, "%s/%s", rig.build, name);
+}
+
+void
+rig_file(char *to, size_t bytes, const char *name)
+{
+	(void)snprintf(to, bytes, "%s/%s", rig.dir, name);
 }
 
 /* ---- the double ---- */
@@ -254,7 +290,7 @@ double_start(struct double_ *d, bool tls)
 	memset(text, 'w', text_bytes);
 	text[text_bytes] = 0;
 	(void)snprintf(rule, sizeof rule, "call: text=%s", text);
-	program(path, sizeof path, "signalbox-mock");
+	rig_built(path, sizeof path, "signalbox-mock");
 	(void)snprintf(ports, sizeof ports, "%s/ports.%u", rig.dir, rig.n_started);
 	(void)snprintf(certs, sizeof certs, "%s/cert.%u", rig.dir, rig.n_started++);
 	const char *const usual[] = { path, "--listen", "127.0.0.1:0", "--ports-file", ports, "--quiet", "--rule", rule,
@@ -268,7 +304,7 @@ double_start(struct double_ *d, bool tls)
 		argv[n++] = certs;
 	}
 	argv[n] = NULL;
-	if (!spawn(&d->process, "signalbox-mock", argv, NULL, -1))
+	if (!spawn(&d->process, "signalbox-mock", argv, NULL, -1, false))
 		return false;
 	for (uint64_t until = now_ns() + START_NS; now_ns() < until && !interrupted; pause_ns(TRY_EVERY_NS)) {
 		json_t *j = json_load_file(ports, 0, NULL);
@@ -290,34 +326,68 @@ double_start(struct double_ *d, bool tls)
 
 /* ---- agents ---- */
 
-bool
-agent_spawn(struct agent *a, enum loop_kind loop, const struct double_ *d, bool tls)
+/* The members of the provider that say with what keys and for what models it is used; and a route of the first ones. */
+static void
+write_models(FILE *f, uint32_t n)
 {
-	char path[340], config[128], log[128], ca[200] = "";
-	(void)snprintf(a->socket, sizeof a->socket, "%s/agent.%u.sock", rig.dir, rig.n_started);
-	(void)snprintf(config, sizeof config, "%s/agent.%u.json", rig.dir, rig.n_started);
-	(void)snprintf(log, sizeof log, "%s/agent.%u.log", rig.dir, rig.n_started++);
-	FILE *f = fopen(config, "we");
+	if (!n) {
+		(void)fputs("\"key\": \"none\" } },\n", f);
+		return;
+	}
+	(void)fputs("\"keys\": [\"env:" KEY_A "\", \"env:" KEY_B "\"], \"models\": {", f);
+	for (uint32_t i = 0; i < n; i++)
+		(void)fprintf(f, "%s\"m%u\": {}", i ? ", " : " ", i);
+	(void)fputs(" } } },\n  \"routes\": { \"few\": { \"targets\": [", f);
+	for (uint32_t i = 0; i < n && i < FEW_TARGETS; i++)
+		(void)fprintf(f, "%s\"double/m%u\"", i ? ", " : " ", i);
+	(void)fputs(" ] } },\n", f);
+}
+
+static bool
+write_config(const char *path, const struct agent *a, const struct agent_as *as, const struct double_ *d)
+{
+	FILE *f = fopen(path, "we");
 	if (!f) {
-		say("%s: %s", config, strerror(errno));
+		say("%s: %s", path, strerror(errno));
 		return false;
 	}
-	if (tls)
-		(void)snprintf(ca, sizeof ca, ", \"ca_file\": \"%s\"", d->ca_file);
 	/* One user may have half of max_in_flight. Streams that are held still must not be taken for dead ones. */
 	(void)fprintf(f,
 	              "{ \"listen\": { \"socket\": \"%s\", \"admin_socket\": \"%s.admin\" },\n"
-	              "  \"providers\": { \"double\": { \"dialect\": \"openai-chat\", \"base_url\": \"%s\", \"key\": \"none\"%s } },\n"
 	              "  \"limits\": { \"max_in_flight\": 65536 },\n"
-	              "  \"timeouts\": { \"idle_bytes_ms\": 3600000, \"idle_content_ms\": 3600000 } }\n",
-	              a->socket, a->socket, tls ? d->https : d->http, ca);
+	              "  \"timeouts\": { \"idle_bytes_ms\": 3600000, \"idle_content_ms\": 3600000 },\n",
+	              a->socket, a->socket);
+	if (!as->alone)
+		(void)fprintf(f, "  \"store\": \"%s/signalbox.db\",\n", a->dir);
+	(void)fprintf(f, "  \"providers\": { \"double\": { \"dialect\": \"openai-chat\", \"base_url\": \"%s\", ", as->tls ? d->https : d->http);
+	if (as->tls)
+		(void)fprintf(f, "\"ca_file\": \"%s\", ", d->ca_file);
+	write_models(f, as->n_models);
+	(void)fputs("  \"attempts\": {} }\n", f);
 	if (fclose(f)) {
-		say("%s: %s", config, strerror(errno));
+		say("%s: %s", path, strerror(errno));
 		return false;
 	}
-	program(path, sizeof path, "signalboxd");
+	return true;
+}
+
+bool
+agent_spawn(struct agent *a, enum loop_kind loop, const struct double_ *d, const struct agent_as *as)
+{
+	char path[340], config[128], log[128];
+	(void)snprintf(a->dir, sizeof a->dir, "%s/agent.%u", rig.dir, rig.n_started++);
+	if (mkdir(a->dir, 0700)) {
+		say("%s: %s", a->dir, strerror(errno));
+		return false;
+	}
+	(void)snprintf(a->socket, sizeof a->socket, "%s/agent.sock", a->dir);
+	(void)snprintf(config, sizeof config, "%s/config.json", a->dir);
+	(void)snprintf(log, sizeof log, "%s/log", a->dir);
+	if (!write_config(config, a, as, d))
+		return false;
+	rig_built(path, sizeof path, "signalboxd");
 	const char *const argv[] = { path, "--config", config, "--loop", loop_words[loop], "--drain", "0", NULL };
-	return spawn(&a->process, "signalboxd", argv, log, -1);
+	return spawn(&a->process, "signalboxd", argv, as->alone ? NULL : log, -1, as->alone);
 }
 
 static bool
@@ -344,9 +414,9 @@ wait_until_serves(struct agent *a)
 }
 
 bool
-agent_start(struct agent *a, enum loop_kind loop, const struct double_ *d, bool tls)
+agent_start(struct agent *a, enum loop_kind loop, const struct double_ *d, const struct agent_as *as)
 {
-	if (!agent_spawn(a, loop, d, tls))
+	if (!agent_spawn(a, loop, d, as))
 		return false;
 	if (wait_until_serves(a))
 		return true;
@@ -359,8 +429,9 @@ bool
 agent_can_run(enum loop_kind loop)
 {
 	const struct double_ nobody = { .http = "http://127.0.0.1:9/v1" };
+	const struct agent_as as = { 0 };
 	struct agent a = { 0 };
-	bool can = agent_spawn(&a, loop, &nobody, false) && wait_until_serves(&a);
+	bool can = agent_spawn(&a, loop, &nobody, &as) && wait_until_serves(&a);
 	process_stop(&a.process);
 	return can;
 }
@@ -378,7 +449,7 @@ worker_start(struct process *p, const char *kind)
 	}
 	(void)snprintf(name, sizeof name, "worker %s", kind);
 	const char *const argv[] = { "/proc/self/exe", "--worker", kind, NULL };
-	bool ok = spawn(p, name, argv, NULL, fd[1]);
+	bool ok = spawn(p, name, argv, NULL, fd[1], false);
 	(void)close(fd[1]);
 	if (!ok) {
 		(void)close(fd[0]);
@@ -391,14 +462,8 @@ worker_start(struct process *p, const char *kind)
 bool
 once_run(const char *url)
 {
-	struct process p;
-	int status = -1;
 	const char *const argv[] = { "/proc/self/exe", "--worker", "once", url, NULL };
-	if (!spawn(&p, "worker once", argv, NULL, -1))
-		return false;
-	while (!has_ended(&p, 0, &status) && errno == EINTR && !interrupted)
-		;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+	if (run_to_end("worker once", argv, NULL))
 		return true;
 	if (!interrupted)
 		say("the bare program cannot reach the double");
