@@ -82,13 +82,13 @@ $(B)/%.a:
 $(B)/libsignalbox.so: $(call obj,$(CLIENT_SRC)) client/libsignalbox.map
 	$(call say,LD,$@)
 	$(Q)$(CC) $(CFLAGS) -shared -Wl,-soname,libsignalbox.so.0 -Wl,--version-script=client/libsignalbox.map \
-	    -Wl,--gc-sections $(LDFLAGS) $(call obj,$(CLIENT_SRC)) $(LIBS_CLIENT) -o $@
+	    -Wl,--gc-sections,-z,noseparate-code $(LDFLAGS) $(call obj,$(CLIENT_SRC)) $(LIBS_CLIENT) -o $@ # two pages of padding less
 
 link = $(call say,LD,$@); $(CC) $(CFLAGS) $(if $(SANITIZER),,-pie) $(LDFLAGS)
 $(B)/signalboxd: $(call obj,agent/main.c) $(B)/libagent.a $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
 $(B)/signalbox: $(call obj,$(CLI_SRC)) $(B)/libsignalbox.a
-	$(Q)$(link) $^ $(LIBS_CLIENT) -ljansson -o $@
+	$(Q)$(link) $^ $(LIBS_CLIENT) -lcurl -ljansson -o $@
 $(B)/signalbox-mock: $(call obj,$(MOCK_SRC))
 	$(Q)$(link) $^ $(LIBS_MOCK) -o $@
 $(B)/bench: $(call obj,$(BENCH_SRC)) $(B)/libsignalbox.a

@@ -377,6 +377,24 @@ auth_word(uint32_t auth)
 	return auth < sizeof words / sizeof words[0] ? words[auth] : "";
 }
 
+static __attribute__((cold)) struct sbx_direct
+direct_of(const struct sbx_board *b, uint32_t provider, const char *target, const char *model, enum sbx_standing standing)
+{
+	const struct sbx_board_provider *p = sbx_board_provider_of(b, provider);
+	struct sbx_direct d = { .target = target, .model = model, .dialect = "", .url = "", .auth = "", .key_name = "", .standing = standing };
+	if (!p)
+		return d;
+	d.dialect = sbx_board_text_of(b, p->dialect);
+	d.url = sbx_board_text_of(b, p->chat_url);
+	d.auth = auth_word(p->auth);
+	const uint32_t first = p->first_credential;
+	if (p->n_credentials && first < b->credential.count) {
+		const struct sbx_board_credential *c = sbx_board_row(b, &b->credential, first);
+		d.key_name = sbx_board_text_of(b, c->source);
+	}
+	return d;
+}
+
 __attribute__((cold)) int
 sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_boot_ns, struct sbx_direct *ret_direct, uint32_t n)
 {
@@ -384,19 +402,30 @@ sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_
 	const int found = pick(b, need, true, now_boot_ns, best, n);
 	for (int i = 0; i < found; i++) {
 		const struct sbx_board_target *t = sbx_board_row(b, &b->target, best[i].target);
-		const struct sbx_board_provider *p = sbx_board_provider_of(b, t->provider);
-		uint32_t first;
-		const bool has_key = sbx_board_n_keys(b, t, &first) > 0;
-		const struct sbx_board_credential *c = has_key ? sbx_board_row(b, &b->credential, first) : NULL;
-		ret_direct[i] = (struct sbx_direct){
-			.target = sbx_board_text_of(b, t->name),
-			.model = sbx_board_text_of(b, t->model),
-			.dialect = p ? sbx_board_text_of(b, p->dialect) : "",
-			.url = p ? sbx_board_text_of(b, p->chat_url) : "",
-			.auth = p ? auth_word(p->auth) : "",
-			.key_name = c ? sbx_board_text_of(b, c->source) : "",
-			.standing = candidate_standing(&best[i]),
-		};
+		ret_direct[i] = direct_of(b, t->provider, sbx_board_text_of(b, t->name), sbx_board_text_of(b, t->model), candidate_standing(&best[i]));
 	}
 	return found;
+}
+
+__attribute__((cold)) int
+sbx_bypass_target(const struct sbx_board *b, const char *name, uint64_t now_boot_ns, struct sbx_direct *ret_direct)
+{
+	struct sbx_gate_verdict v;
+	uint32_t i;
+
+	if (sbx_board_find_target(b, name, &i) == 0) {
+		const struct sbx_board_target *t = sbx_board_row(b, &b->target, i);
+		const bool read = ask_gate(b, i, t, true, false, now_boot_ns, &v, NULL);
+		*ret_direct = direct_of(b, t->provider, name, sbx_board_text_of(b, t->model), read ? standing_of(v.gate) : SBX_STANDING_UNKNOWN);
+		return 0;
+	}
+	const char *slash = strchr(name, '/'); /* the first: names of models may have others */
+	for (i = 0; slash && i < b->provider.count; i++) {
+		const char *text = sbx_board_text_of(b, sbx_board_provider_of(b, i)->name);
+		if (strncmp(text, name, (size_t)(slash - name)) == 0 && text[slash - name] == 0) {
+			*ret_direct = direct_of(b, i, name, slash + 1, SBX_STANDING_UP);
+			return 0;
+		}
+	}
+	return -SBX_ENOENT;
 }

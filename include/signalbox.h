@@ -356,6 +356,9 @@ struct sbx_direct {                      /* strings: as long as the board */
 /* sbx_bypass() -- when the agent is gone: whom to call oneself, in order. As sbx_board_pick(), but keys are left out of it: the
  * caller brings his own. Returns as sbx_board_pick(). */
 SBX_API int sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_boot_ns, struct sbx_direct *ret_direct, uint32_t n);
+/* The same for one target by its name, "provider/model", whatever its standing; also a model of a provider of the board that is not on
+ * it. Strings: as long as the board and the name. 0; -SBX_ENOENT no such provider. */
+SBX_API int sbx_bypass_target(const struct sbx_board *b, const char *name, uint64_t now_boot_ns, struct sbx_direct *ret_direct);
 
 /* ---- the agent itself ---- */
 SBX_API int sbx_stats(struct sbx_client *c, uint64_t *ret_id);  /* answered by SBX_NOTE_STATS */

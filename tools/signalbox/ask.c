@@ -40,6 +40,12 @@ static const char help[] =
 	"      --reasoning           the reasoning too (default: to a terminal only)\n"
 	"  -v, --verbose             target, attempts and figures on standard error (default: to a terminal only)\n"
 	"  -q, --quiet               never those\n"
+	"when the agent hangs or is gone:\n"
+	"      --direct              call the provider past the agent, with the key from where the agent has it, if you may read it\n"
+	"                            there. Whom to call says the agent's board, or the snapshot that it left; one attempt a target,\n"
+	"                            and nobody accounts for it\n"
+	"      --snapshot FILE       that snapshot (default: board.snapshot beside the socket)\n"
+	"where it is:\n"
 	"      --socket PATH         the agent's socket (default: $SIGNALBOX_SOCKET, $XDG_RUNTIME_DIR/signalbox/agent.sock,\n"
 	"                            /run/signalbox/agent.sock)\n"
 	"  -h, --help\n"
@@ -103,6 +109,11 @@ ask(const struct ask_options *o)
 	if (status)
 		return status;
 	interrupt_init(); /* not before: while input is typed, Ctrl-C just ends */
+	if (o->direct) {
+		status = ask_direct(o, body, body_bytes);
+		free(body);
+		return status;
+	}
 	status = agent_open(o->socket, false, &c);
 	if (status) {
 		free(body);
@@ -136,7 +147,7 @@ ask(const struct ask_options *o)
 
 /* ---- arguments ---- */
 
-enum { OPT_SYSTEM = 256, OPT_MAX_TOKENS, OPT_BODY, OPT_DEADLINE, OPT_STREAM, OPT_NO_STREAM, OPT_JSON, OPT_REASONING, OPT_SOCKET };
+enum { OPT_SYSTEM = 256, OPT_MAX_TOKENS, OPT_BODY, OPT_DEADLINE, OPT_STREAM, OPT_NO_STREAM, OPT_JSON, OPT_REASONING, OPT_DIRECT, OPT_SNAPSHOT, OPT_SOCKET };
 
 static bool
 parse_count(const char *text, int *ret_n)
@@ -163,6 +174,8 @@ check(const struct ask_options *o)
 		return usage("ask", "--body is the whole request: no text, --file, --system or --max-tokens beside it");
 	if (!o->body && o->n_words == 0 && o->n_files == 0 && isatty(STDIN_FILENO))
 		return usage("ask", "there is nothing to ask: give a text, a --file, or standard input");
+	if (o->snapshot && !o->direct)
+		return usage("ask", "--snapshot is for --direct");
 	if (o->quiet && o->verbose)
 		return usage("ask", "give one of --quiet and --verbose");
 	return CLI_OK;
@@ -179,6 +192,7 @@ parse(int argc, char **argv, struct ask_options *o, bool *ret_help)
 		{ "stream", no_argument, NULL, OPT_STREAM },       { "no-stream", no_argument, NULL, OPT_NO_STREAM },
 		{ "json", no_argument, NULL, OPT_JSON },           { "reasoning", no_argument, NULL, OPT_REASONING },
 		{ "verbose", no_argument, NULL, 'v' },             { "quiet", no_argument, NULL, 'q' },
+		{ "direct", no_argument, NULL, OPT_DIRECT },       { "snapshot", required_argument, NULL, OPT_SNAPSHOT },
 		{ "socket", required_argument, NULL, OPT_SOCKET }, { "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
@@ -228,6 +242,12 @@ parse(int argc, char **argv, struct ask_options *o, bool *ret_help)
 			break;
 		case 'q':
 			o->quiet = true;
+			break;
+		case OPT_DIRECT:
+			o->direct = true;
+			break;
+		case OPT_SNAPSHOT:
+			o->snapshot = optarg;
 			break;
 		case OPT_SOCKET:
 			o->socket = optarg;

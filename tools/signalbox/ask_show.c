@@ -15,6 +15,11 @@
 #define CHOICES_MAX 1024
 #define CALLS_MAX 1024
 
+static const char *const error_words[ASK_ERROR__COUNT] = {
+	[ASK_ERROR_PROVIDER] = "provider", [ASK_ERROR_STATUS] = "status", [ASK_ERROR_TYPE] = "type",
+	[ASK_ERROR_CODE] = "code",         [ASK_ERROR_PARAM] = "param",   [ASK_ERROR_MESSAGE] = "message",
+};
+
 /* ==== what is kept ==== */
 
 static bool
@@ -189,23 +194,21 @@ fmt_time(char *to, size_t room, int64_t ms)
 }
 
 static void
-note_attempts(struct ask_show *s, const struct sbx_reply *reply)
+note_attempts(struct ask_show *s, const struct ask_end *end)
 {
 	static const char *const head[] = { ">#", "target", "outcome", ">http", ">began", ">ended", "what happened", NULL };
 	struct table t;
 	table_init(&t, head);
-	for (uint32_t i = 0; i < sbx_reply_attempts(reply); i++) {
-		struct sbx_attempt_info a;
+	for (size_t i = 0; i < end->n_attempts; i++) {
+		const struct sbx_attempt_info a = end->attempt[i];
 		char began[32] = "", ended[32] = "";
-		if (!sbx_reply_attempt(reply, i, &a))
-			break;
 		bool ok = strcmp(a.outcome, "OK") == 0, tried = strcmp(a.outcome, "PASSED_OVER") != 0;
 		table_row(&t, ok ? STYLE_GOOD : tried ? STYLE_BAD : STYLE_DIM);
 		if (tried) {
 			fmt_time(began, sizeof began, a.started_ms);
 			fmt_time(ended, sizeof ended, a.ended_ms);
 		}
-		table_cell(&t, tried ? "%u" : "", i + 1);
+		table_cell(&t, tried ? "%zu" : "", i + 1);
 		table_cell(&t, "%s", a.target);
 		table_cell(&t, "%s", a.outcome);
 		table_cell(&t, a.status ? "%d" : "", a.status);
@@ -218,16 +221,16 @@ note_attempts(struct ask_show *s, const struct sbx_reply *reply)
 }
 
 static void
-note_figures(struct ask_show *s, const struct sbx_reply *reply)
+note_figures(struct ask_show *s, const struct ask_end *end)
 {
-	struct sbx_tokens t = sbx_reply_tokens(reply);
-	int64_t cost = sbx_reply_cost_nanousd(reply);
+	const struct sbx_tokens t = end->tokens;
+	const int64_t cost = end->cost_nanousd;
 	char first[32], total[32];
-	fmt_time(first, sizeof first, sbx_reply_first_content_ms(reply));
-	fmt_time(total, sizeof total, sbx_reply_total_ms(reply));
+	fmt_time(first, sizeof first, end->first_content_ms);
+	fmt_time(total, sizeof total, end->total_ms);
 	term_style(&s->err, STYLE_DIM);
-	if (*sbx_reply_target(reply))
-		term_say(&s->err, STYLE_PLAIN, "%s; ", sbx_reply_target(reply));
+	if (*end->target)
+		term_say(&s->err, STYLE_PLAIN, "%s; ", end->target);
 	if (t.prompt >= 0 || t.completion >= 0) {
 		(void)fprintf(s->err.file, "%lld + %lld tokens%s", (long long)(t.prompt < 0 ? 0 : t.prompt),
 		              (long long)(t.completion < 0 ? 0 : t.completion), t.estimated ? " (estimated)" : "");
@@ -238,7 +241,9 @@ note_figures(struct ask_show *s, const struct sbx_reply *reply)
 		(void)fputs("; ", s->err.file);
 	}
 	(void)fprintf(s->err.file, "first content %s, total %s; ", first, total);
-	if (cost < 0)
+	if (end->direct)
+		(void)fputs("past the agent, not accounted for", s->err.file);
+	else if (cost < 0)
 		(void)fputs("unpriced", s->err.file);
 	else
 		(void)fprintf(s->err.file, "%lld.%09lld USD", (long long)(cost / 1000000000), (long long)(cost % 1000000000));
@@ -247,24 +252,24 @@ note_figures(struct ask_show *s, const struct sbx_reply *reply)
 }
 
 static void
-say_error(struct ask_show *s, const struct sbx_reply *reply)
+say_error(struct ask_show *s, const struct ask_end *end)
 {
-	const char *type = sbx_reply_provider_error(reply, "type"), *code = sbx_reply_provider_error(reply, "code");
-	int64_t wait_ms = sbx_reply_retry_after_ms(reply);
-	term_say(&s->err, STYLE_BAD, "signalbox: %s (%d): %s\n", sbx_reply_code_word(reply), sbx_reply_status(reply), sbx_reply_message(reply));
+	const char *type = end->error[ASK_ERROR_TYPE], *code = end->error[ASK_ERROR_CODE];
+	const int64_t wait_ms = end->retry_after_ms;
+	term_say(&s->err, STYLE_BAD, "signalbox: %s (%d): %s\n", end->code_word, end->status, end->message);
 	if (*type || *code)
 		term_say(&s->err, STYLE_PLAIN, "the provider's own error: %s%s%s\n", type, *type && *code ? ", " : "", code);
-	if (sbx_reply_code(reply) == SBX_CODE_AGENT_LOST)
-		term_say(&s->err, STYLE_PLAIN, sbx_reply_sent(reply) ? "it may have been carried out\n" : "nothing was sent to a provider\n");
+	if (end->code == SBX_CODE_AGENT_LOST)
+		term_say(&s->err, STYLE_PLAIN, end->sent ? "it may have been carried out\n" : "nothing was sent to a provider\n");
 	if (wait_ms >= 0)
 		term_say(&s->err, STYLE_PLAIN, "try again in %lld.%01lld s\n", (long long)(wait_ms / 1000), (long long)(wait_ms % 1000 / 100));
 }
 
 static void
-show_end(struct ask_show *s, const struct sbx_reply *reply)
+show_end(struct ask_show *s, const struct ask_end *end)
 {
-	bool ok = sbx_reply_ok(reply), cancelled = sbx_reply_code(reply) == SBX_CODE_CANCELLED;
-	const char *finish = s->n_choices && s->choice[0].finish.n ? s->choice[0].finish.at : sbx_reply_finish(reply, 0);
+	const bool ok = end->ok, cancelled = end->code == SBX_CODE_CANCELLED;
+	const char *finish = s->n_choices && s->choice[0].finish.n ? s->choice[0].finish.at : end->finish;
 	if (ok)
 		speak_rest(s);
 	else
@@ -274,12 +279,12 @@ show_end(struct ask_show *s, const struct sbx_reply *reply)
 		term_say(&s->err, STYLE_WARN, "signalbox: the answer is not whole; it ended by \"%s\"\n", finish);
 	if (cancelled && !s->o->quiet)
 		term_say(&s->err, STYLE_WARN, "signalbox: cancelled\n");
-	if (s->notes && sbx_reply_attempts(reply) > (ok ? 1 : 0))
-		note_attempts(s, reply);
+	if (s->notes && end->n_attempts > (ok ? 1 : 0))
+		note_attempts(s, end);
 	if (s->notes)
-		note_figures(s, reply);
+		note_figures(s, end);
 	if (!ok && !cancelled)
-		say_error(s, reply);
+		say_error(s, end);
 }
 
 static bool
@@ -307,10 +312,6 @@ show_for_people(struct ask_show *s, const struct sbx_event *ev)
 		if (s->o->stream && s->speaking)
 			term_say(&s->err, STYLE_WARN, "-- the stream broke; what stands above is void, the answer starts over --\n");
 		s->speaking = 0;
-		return true;
-	case SBX_NOTE_DONE:
-	case SBX_NOTE_ERROR:
-		show_end(s, ev->reply);
 		return true;
 	default:
 		return gather(s, ev);
@@ -355,11 +356,11 @@ json_tokens(struct sbx_tokens t)
 }
 
 static json_t *
-json_attempts(const struct sbx_reply *reply)
+json_attempts(const struct ask_end *end)
 {
 	json_t *list = must(json_array());
-	struct sbx_attempt_info a;
-	for (uint32_t i = 0; sbx_reply_attempt(reply, i, &a); i++) {
+	for (size_t i = 0; i < end->n_attempts; i++) {
+		const struct sbx_attempt_info a = end->attempt[i];
 		json_t *o = must(json_object());
 		put_word(o, "target", a.target);
 		put_word(o, "outcome", a.outcome);
@@ -377,21 +378,20 @@ json_attempts(const struct sbx_reply *reply)
 }
 
 static json_t *
-json_error(const struct sbx_reply *reply)
+json_error(const struct ask_end *end)
 {
-	static const char *const words[] = { "provider", "status", "type", "code", "param", "message" };
-	if (sbx_reply_ok(reply))
+	if (end->ok)
 		return json_null();
 	json_t *o = must(json_object()), *said = must(json_object());
-	put_word(o, "code", sbx_reply_code_word(reply));
-	put_number(o, "status", sbx_reply_status(reply));
-	put_word(o, "message", sbx_reply_message(reply));
-	(void)json_object_set_new(o, "retryable", json_boolean(sbx_reply_retryable(reply)));
-	put_number(o, "retry_after_ms", sbx_reply_retry_after_ms(reply));
-	(void)json_object_set_new(o, "sent", json_boolean(sbx_reply_sent(reply)));
-	for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
-		if (*sbx_reply_provider_error(reply, words[i]))
-			put_word(said, words[i], sbx_reply_provider_error(reply, words[i]));
+	put_word(o, "code", end->code_word);
+	put_number(o, "status", end->status);
+	put_word(o, "message", end->message);
+	(void)json_object_set_new(o, "retryable", json_boolean(end->retryable));
+	put_number(o, "retry_after_ms", end->retry_after_ms);
+	(void)json_object_set_new(o, "sent", json_boolean(end->sent));
+	for (size_t i = 0; i < ASK_ERROR__COUNT; i++)
+		if (*end->error[i])
+			put_word(said, error_words[i], end->error[i]);
 	(void)json_object_set_new(o, "provider_error", json_object_size(said) ? said : json_null());
 	if (!json_object_size(said))
 		json_decref(said);
@@ -425,16 +425,15 @@ put_choice(json_t *o, const struct ask_choice *c, const char *finish)
 
 /* The end of a request: the whole object, or the last line of a stream, which leaves out what the lines before it said. */
 static void
-print_end(struct ask_show *s, const struct sbx_event *ev)
+print_end(struct ask_show *s, const struct ask_end *end)
 {
 	static const struct ask_choice nothing;
-	const struct sbx_reply *reply = ev->reply;
 	json_t *o = must(json_object());
 	if (s->o->stream) {
-		put_word(o, "event", sbx_reply_ok(reply) ? "done" : "error");
-		put_word(o, "finish", sbx_reply_finish(reply, 0));
+		put_word(o, "event", end->ok ? "done" : "error");
+		put_word(o, "finish", end->finish);
 	} else {
-		put_choice(o, s->n_choices ? &s->choice[0] : &nothing, sbx_reply_finish(reply, 0));
+		put_choice(o, s->n_choices ? &s->choice[0] : &nothing, end->finish);
 		(void)json_object_set_new(o, "tool_calls", json_calls(s));
 		if (s->n_choices > 1) {
 			json_t *list = must(json_array());
@@ -446,13 +445,14 @@ print_end(struct ask_show *s, const struct sbx_event *ev)
 			(void)json_object_set_new(o, "choices", list);
 		}
 	}
-	(void)json_object_set_new(o, "usage", json_tokens(sbx_reply_tokens(reply)));
-	put_word(o, "target", sbx_reply_target(reply));
-	(void)json_object_set_new(o, "attempts", json_attempts(reply));
-	put_number(o, "total_ms", sbx_reply_total_ms(reply));
-	put_number(o, "first_content_ms", sbx_reply_first_content_ms(reply));
-	put_number(o, "cost_nanousd", sbx_reply_cost_nanousd(reply));
-	(void)json_object_set_new(o, "error", json_error(reply));
+	(void)json_object_set_new(o, "usage", json_tokens(end->tokens));
+	put_word(o, "target", end->target);
+	(void)json_object_set_new(o, "attempts", json_attempts(end));
+	put_number(o, "total_ms", end->total_ms);
+	put_number(o, "first_content_ms", end->first_content_ms);
+	put_number(o, "cost_nanousd", end->cost_nanousd);
+	(void)json_object_set_new(o, "direct", json_boolean(end->direct));
+	(void)json_object_set_new(o, "error", json_error(end));
 	json_print_line(o);
 	json_decref(o);
 }
@@ -499,10 +499,6 @@ print_event(const struct sbx_event *ev)
 static bool
 show_as_json(struct ask_show *s, const struct sbx_event *ev)
 {
-	if (ev->last) {
-		print_end(s, ev);
-		return true;
-	}
 	if (s->o->stream) {
 		print_event(ev);
 		return true;
@@ -522,9 +518,43 @@ ask_show_init(struct ask_show *s, const struct ask_options *o)
 	s->reasoning = o->reasoning || s->out.tty;
 }
 
+void
+ask_show_end(struct ask_show *s, const struct ask_end *end)
+{
+	if (s->o->json)
+		print_end(s, end);
+	else
+		show_end(s, end);
+}
+
+static void
+show_reply(struct ask_show *s, const struct sbx_reply *reply)
+{
+	const uint32_t n = sbx_reply_attempts(reply);
+	struct sbx_attempt_info *attempt = must(calloc(n + 1, sizeof *attempt));
+	struct ask_end end = {
+		.ok = sbx_reply_ok(reply), .retryable = sbx_reply_retryable(reply), .sent = sbx_reply_sent(reply),
+		.code = sbx_reply_code(reply), .code_word = sbx_reply_code_word(reply), .message = sbx_reply_message(reply),
+		.finish = sbx_reply_finish(reply, 0), .target = sbx_reply_target(reply), .status = sbx_reply_status(reply),
+		.retry_after_ms = sbx_reply_retry_after_ms(reply), .first_content_ms = sbx_reply_first_content_ms(reply),
+		.cost_nanousd = sbx_reply_cost_nanousd(reply), .total_ms = sbx_reply_total_ms(reply), .tokens = sbx_reply_tokens(reply),
+		.attempt = attempt,
+	};
+	for (size_t i = 0; i < ASK_ERROR__COUNT; i++)
+		end.error[i] = sbx_reply_provider_error(reply, error_words[i]);
+	while (end.n_attempts < n && sbx_reply_attempt(reply, (uint32_t)end.n_attempts, &attempt[end.n_attempts]))
+		end.n_attempts++;
+	ask_show_end(s, &end);
+	free(attempt);
+}
+
 bool
 ask_show_event(struct ask_show *s, const struct sbx_event *ev)
 {
+	if (ev->last) {
+		show_reply(s, ev->reply);
+		return false;
+	}
 	return !(s->o->json ? show_as_json(s, ev) : show_for_people(s, ev));
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * facts.c -- where the facts come from, and what becomes of the agent behind them. See health.h.
+ * facts.c -- where the facts come from, and what becomes of the agent behind them. See facts.h.
  *
  * A living agent is connected to once; its WELCOME brings the board, no question is asked, and from then on its memory is read.
  * Only when that memory says that the agent is gone (replaced, stopped, no heartbeat) is it looked for again. Without one, the
@@ -10,7 +10,7 @@
  * Nobody listens and the process is gone: dead. It wrote that it stopped: stopped. Nobody listens, and nothing is known of the
  * process, or it is there: unreachable; perhaps it listens elsewhere.
  */
-#include "tools/signalbox/health.h"
+#include "tools/signalbox/facts.h"
 
 #include <string.h>
 #include <time.h>
@@ -55,6 +55,12 @@ word_of(enum sbx_life life)
 }
 
 /* ---- clocks ---- */
+
+int64_t
+ms_between(uint64_t from_ns, uint64_t to_ns)
+{
+	return to_ns > from_ns ? (int64_t)((to_ns - from_ns) / 1000000) : 0;
+}
 
 static uint64_t
 unix_ns(void)

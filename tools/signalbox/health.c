@@ -80,12 +80,6 @@ health_style(enum health_state state)
 }
 
 int64_t
-ms_between(uint64_t from_ns, uint64_t to_ns)
-{
-	return to_ns > from_ns ? (int64_t)((to_ns - from_ns) / 1000000) : 0;
-}
-
-int64_t
 ms_up(uint64_t ns)
 {
 	return (int64_t)(ns / 1000000 + (ns % 1000000 != 0));
