@@ -9,6 +9,7 @@
 #include "agent/io/upstream_internal.h"
 
 #include <assert.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,11 +25,14 @@
 #define RUN_ROUNDS_MAX 64         /* reports that cause new work within one turn; more waits for the next */
 /* Bodies up to this leave in one packet, or a few, with the headers; see begin_body(). */
 #define FLAT_MAX_BYTES 16384u
+#define RETIRE_READS_MAX 16       /* more than a goodbye on a connection at rest is nonsense, and not waited for */
 #define SLOTS_FIRST 256u          /* doubled as descriptors need it */
 
 struct socket_slot {              /* libcurl's wish for one descriptor */
 	struct sbx_watch *watch;  /* NULL = none */
 	bool ours;                /* opened by us, so we shall be asked to close it */
+	bool resting;             /* a kept connection without a call: all that can come is its end */
+	const struct sbx_call *user; /* whose call it carries, to be compared only; NULL = none, or HTTP/2, which carries many */
 };
 
 struct sbx_upstream {
@@ -349,12 +353,52 @@ sbx_call_on_debug(CURL *easy, curl_infotype type, char *text, size_t n, void *ar
 
 static void on_watch(void *arg, int fd, unsigned events);
 
+/* A call is on this connection from now on. */
+static void
+use(struct socket_slot *slot, int fd, CURL *easy)
+{
+	struct sbx_call *call = NULL;
+	(void)curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&call);
+	slot->resting = false;
+	if (!call || call->lane->h2)
+		return;
+	slot->user = call;
+	call->fd = fd;
+}
+
+/* The call is out of libcurl, its connection is still open: so it was kept for another. */
+static void
+rest(struct sbx_upstream *u, const struct sbx_call *call)
+{
+	struct socket_slot *slot = call->fd >= 0 ? &u->slot[call->fd] : NULL;
+	if (!slot || slot->user != call)
+		return;
+	slot->user = NULL;
+	slot->resting = true;
+	sbx_watch_set(slot->watch, SBX_WATCH_IN);
+}
+
+/* Something came on a connection at rest. Over TLS that is a goodbye, with the end of the connection behind it. libcurl 7.88 sees
+ * that it can be read, takes it for alive and sends the next request into it, to be lost; from 8.0 on it takes input for the end,
+ * as is done here: the socket is emptied and ended, which every version understands. It is closed when libcurl next looks. */
+static void
+retire(struct socket_slot *slot, int fd)
+{
+	char bytes[4096];
+	if (recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) < 0 && (errno == EAGAIN || errno == EINTR))
+		return; /* nothing has come after all */
+	slot->resting = false;
+	sbx_watch_set(slot->watch, 0);
+	(void)shutdown(fd, SHUT_RDWR); /* fails where the other side was faster */
+	for (int i = 0; i < RETIRE_READS_MAX && recv(fd, bytes, sizeof bytes, MSG_DONTWAIT) > 0; i++)
+		;
+}
+
 static int
 on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
 	struct sbx_upstream *u = arg;
 	struct socket_slot *slot = slot_of(u, fd);
-	(void)easy;
 	(void)socket_arg;
 	if (!slot)
 		return -1; /* libcurl fails the transfer */
@@ -365,10 +409,13 @@ on_socket(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 	} else if (what == CURL_POLL_REMOVE) { /* the transfer is over, the connection is kept: it stays, quiet, till the close */
 		if (slot->watch)
 			sbx_watch_set(slot->watch, 0);
-	} else if (slot->watch) {
-		sbx_watch_set(slot->watch, want);
-	} else if (sbx_watch_new(u->loop, fd, want, on_watch, u, &slot->watch)) {
-		return -1;
+	} else {
+		if (slot->ours)
+			use(slot, fd, easy);
+		if (slot->watch)
+			sbx_watch_set(slot->watch, want);
+		else if (sbx_watch_new(u->loop, fd, want, on_watch, u, &slot->watch))
+			return -1;
 	}
 	return 0;
 }
@@ -397,6 +444,11 @@ socket_action(struct sbx_upstream *u, curl_socket_t fd, int bits)
 static void
 on_watch(void *arg, int fd, unsigned events)
 {
+	struct socket_slot *slot = slot_of(arg, fd); /* is there: its watch speaks */
+	if (slot->resting) {
+		retire(slot, fd);
+		return;
+	}
 	int bits = (events & SBX_WATCH_IN ? CURL_CSELECT_IN : 0) | (events & SBX_WATCH_OUT ? CURL_CSELECT_OUT : 0) |
 	           (events & SBX_WATCH_ERR ? CURL_CSELECT_ERR : 0);
 	socket_action(arg, fd, bits);
@@ -434,6 +486,26 @@ flatten(struct sbx_call *call)
 	assert(at == call->body->bytes);
 }
 
+static void
+enqueue(struct sbx_call *call)
+{
+	struct sbx_lane *lane = call->lane;
+	CURL *e = call->easy;
+	/* None of these can fail on a handle that exists: they store a number or a pointer. */
+	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, call);
+	(void)curl_easy_setopt(e, CURLOPT_READDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_SEEKDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_DEBUGDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->error);
+	(void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
+	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
+	lane->n_calls++;
+	lane->u->stats.active++;
+	list_add(&lane->u->queued, call);
+}
+
 int
 sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
                const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
@@ -444,6 +516,7 @@ sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *b
 	if (!call)
 		return -SBX_ENOMEM;
 	call->magic = SBX_CALL_MAGIC;
+	call->fd = -1;
 	call->lane = lane;
 	call->ops = ops;
 	call->arg = arg;
@@ -461,16 +534,6 @@ sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *b
 		return -SBX_ENOMEM;
 	}
 	CURL *e = call->easy;
-	/* None of these can fail on a handle that exists: they store a number or a pointer. */
-	(void)curl_easy_setopt(e, CURLOPT_PRIVATE, call);
-	(void)curl_easy_setopt(e, CURLOPT_READDATA, call);
-	(void)curl_easy_setopt(e, CURLOPT_SEEKDATA, call);
-	(void)curl_easy_setopt(e, CURLOPT_HEADERDATA, call);
-	(void)curl_easy_setopt(e, CURLOPT_WRITEDATA, call);
-	(void)curl_easy_setopt(e, CURLOPT_DEBUGDATA, call);
-	(void)curl_easy_setopt(e, CURLOPT_ERRORBUFFER, call->error);
-	(void)curl_easy_setopt(e, CURLOPT_PREREQDATA, call);
-	(void)curl_easy_setopt(e, CURLOPT_OPENSOCKETDATA, call);
 	if (flat)
 		flatten(call);
 	(void)curl_easy_setopt(e, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)body->bytes);
@@ -478,10 +541,8 @@ sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *b
 	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, call->own_headers ? call->own_headers : lane->headers);
 	/* Events of a stream are small and buffers are held for its whole life; a whole answer is read in fewer pieces. */
 	(void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, stream ? 4096L : 16384L);
-	lane->n_calls++;
 	lane->u->stats.calls++;
-	lane->u->stats.active++;
-	list_add(&lane->u->queued, call);
+	enqueue(call);
 	*ret_call = call;
 	return 0;
 }
@@ -667,6 +728,7 @@ report_finished(struct sbx_upstream *u)
 		u->inside = true;
 		(void)curl_multi_remove_handle(u->multi, easy);
 		u->inside = false;
+		rest(u, call);
 		call_free(call);
 		any = true;
 	}

@@ -39,6 +39,7 @@ struct sbx_call {
 	bool too_large_head, coded;       /* headers over the limit; a Content-Encoding nobody asked for */
 	bool has_length, has_coding;      /* headers Content-Length, Transfer-Encoding */
 	bool two_lengths;                 /* both, or two that differ: libcurl would believe one and keep the connection (RFC 9112, 6.3) */
+	int fd;                           /* HTTP/1.1: the socket that libcurl last waited for on its behalf; -1 = none */
 	uint32_t h2_stream;               /* 0 = HTTP/1.1 or not known */
 	uint64_t length;                  /* the Content-Length, its first 18 digits */
 	uint32_t head_bytes;

@@ -115,6 +115,28 @@ tls_with_a_wrong_ca_sends_nothing_and_fails_over(void **state)
 	}
 }
 
+/* Not one byte of a request goes into a connection that the provider has taken leave of. */
+static void
+tls_closed_while_idle_is_replaced_unseen(void **state)
+{
+	(void)state;
+	struct world w;
+	world_up(&w);
+	(void)world_double(&w, "a", tls);
+	world_agent(&w, "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
+	            NULL);
+	struct sbx_client *c = client_up(&w);
+	for (int i = 0; i < 8; i++) {
+		assert_line(c, i & 1, "a/m OK");
+		agent_wait_at_rest(&w, 5000);
+		free(double_get(&w, 0, "POST", i & 2 ? "/mock/close-idle?how=rst" : "/mock/close-idle", NULL, NULL));
+	}
+	assert_int_equal(double_requests(&w, 0), 8);
+	assert_int_equal(double_stat(&w, 0, "tls_handshakes"), 8);
+	sbx_close(c);
+	world_down(&w);
+}
+
 /* ---- HTTP/2 ---- */
 
 static void
@@ -456,6 +478,7 @@ main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tls_with_a_ca_of_its_own_and_one_handshake),
 		cmocka_unit_test(tls_with_a_wrong_ca_sends_nothing_and_fails_over),
+		cmocka_unit_test(tls_closed_while_idle_is_replaced_unseen),
 		cmocka_unit_test(h2_carries_streams_side_by_side_on_one_connection),
 		cmocka_unit_test(http_auto_is_what_the_agent_says_it_is),
 		cmocka_unit_test(an_egress_proxy_is_used_where_it_is_configured),
