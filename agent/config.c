@@ -31,7 +31,7 @@
 /* ==== the shape of the file ==== */
 
 struct root {
-	struct sbx_span listen, limits, timeouts, attempts, providers, routes, catalog;
+	struct sbx_span listen, limits, timeouts, attempts, warm, providers, routes, catalog;
 	bool replay_uncertain;
 	char *store;
 };
@@ -39,7 +39,7 @@ struct root {
 #define LATER(name)        { name, sbx_read_unsupported, 0, 0, 0, NULL }
 static const struct sbx_read_field root_fields[] = {
 	SPAN(struct root, listen), SPAN(struct root, limits), SPAN(struct root, timeouts), SPAN(struct root, attempts),
-	SPAN(struct root, providers), SPAN(struct root, routes), SPAN(struct root, catalog),
+	SPAN(struct root, warm), SPAN(struct root, providers), SPAN(struct root, routes), SPAN(struct root, catalog),
 	{ "replay_uncertain", sbx_read_bool, offsetof(struct root, replay_uncertain), 0, 0, NULL },
 	{ "store", sbx_read_text, offsetof(struct root, store), 0, STORE_PATH_MAX, NULL },
 	LATER("budgets"), LATER("prices"), LATER("hedging"),
@@ -399,6 +399,7 @@ build(struct sbx_build *b, const char *text, size_t n, bool strict)
 		sbx_read_object(&b->r, sbx_json_root(text, n), root_fields, N(root_fields), &root);
 	c->policy.replay_uncertain = root.replay_uncertain;
 	sbx_build_policy(b, root.timeouts, root.attempts, true, &c->policy);
+	sbx_build_warm(b, root.warm, &c->policy);
 	read_limits(b, root.limits);
 	read_listen(b, root.listen);
 	read_store(b, root.store);

@@ -25,6 +25,9 @@ struct sbx_build {
  * where the count of all attempts of a request is set too. Absent spans change nothing. */
 void sbx_build_policy(struct sbx_build *b, struct sbx_span timeouts, struct sbx_span attempts, bool top, struct sbx_policy *policy);
 
+/* "warm": false, true, or an object, into such a policy. An absent span changes nothing. */
+void sbx_build_warm(struct sbx_build *b, struct sbx_span warm, struct sbx_policy *policy);
+
 void sbx_build_providers(struct sbx_build *b, struct sbx_span providers); /* of the file; an absent span is fine */
 void sbx_build_environment(struct sbx_build *b);                          /* the others whose variable is set */
 

@@ -16,6 +16,7 @@
 
 #include "agent/config_url.h"
 #include "agent/core/facts.h"
+#include "agent/core/warm.h"
 #include "agent/dialect/hub.h"
 #include "agent/dialect/json_scan.h"
 
@@ -23,10 +24,11 @@
 #define ATTEMPTS_MAX  16       /* of one request; SBX_ATTEMPTS_MAX leaves room for those that do not count */
 #define PER_TARGET_MAX 8
 #define CONTEXT_MAX   1000000000
+#define WARM_EVERY_MAX_MS 25000 /* an idle connection is used no more after 30 s (io/lane.c) */
 
 /* What a provider's object holds, before it is judged. */
 struct draft {
-	struct sbx_span key, keys, dialect, base_url, query, ca_file, proxy, models, timeouts, attempts, quirks, like, operations;
+	struct sbx_span key, keys, dialect, base_url, query, ca_file, proxy, models, timeouts, attempts, warm, quirks, like, operations;
 	bool plaintext, replay_uncertain, idempotency_key;
 	int http, auth; /* -1 = not said */
 };
@@ -37,7 +39,7 @@ static const char *const auth_words[] = { "none", "bearer", "api-key", NULL };  
 #define SPAN(member) { #member, sbx_read_span, offsetof(struct draft, member), 0, 0, NULL }
 static const struct sbx_read_field provider_fields[] = {
 	SPAN(key), SPAN(keys), SPAN(dialect), SPAN(base_url), SPAN(query), SPAN(ca_file), SPAN(proxy), SPAN(models),
-	SPAN(timeouts), SPAN(attempts), SPAN(quirks), SPAN(like), SPAN(operations),
+	SPAN(timeouts), SPAN(attempts), SPAN(warm), SPAN(quirks), SPAN(like), SPAN(operations),
 	{ "plaintext", sbx_read_bool, offsetof(struct draft, plaintext), 0, 0, NULL },
 	{ "http", sbx_read_choice, offsetof(struct draft, http), 0, 0, http_words },
 	{ "auth", sbx_read_choice, offsetof(struct draft, auth), 0, 0, auth_words },
@@ -70,6 +72,11 @@ static const struct sbx_read_field attempt_fields[] = {
 	MS("backoff_base_ms", backoff_base_ns, 1),
 	MS("backoff_cap_ms", backoff_cap_ns, 1),
 	{ "total", sbx_read_u8, offsetof(struct sbx_policy, attempts_max), 1, ATTEMPTS_MAX, NULL }, /* the last: top level only */
+};
+static const struct sbx_read_field warm_fields[] = {
+	{ "connections", sbx_read_u8, offsetof(struct sbx_policy, warm_connections), 1, SBX_WARM_AT_ONCE, NULL },
+	{ "every_ms", sbx_read_ms, offsetof(struct sbx_policy, warm_every_ns), 100, WARM_EVERY_MAX_MS, NULL },
+	MS("after_use_ms", warm_after_use_ns, 0),
 };
 #undef MS
 
@@ -119,6 +126,33 @@ sbx_build_policy(struct sbx_build *b, struct sbx_span timeouts, struct sbx_span 
 		check_order(b, attempts, "backoff_base_ms", policy->backoff_base_ns, "backoff_cap_ms", policy->backoff_cap_ns);
 		sbx_read_leave(&b->r, mark);
 	}
+}
+
+void
+sbx_build_warm(struct sbx_build *b, struct sbx_span warm, struct sbx_policy *policy)
+{
+	bool on = true;
+	if (!warm.n)
+		return;
+	size_t mark = sbx_read_enter(&b->r, "warm");
+	bool is_object = sbx_json_type(warm) == SBX_JSON_OBJECT;
+	if (!is_object && !sbx_json_bool(warm, &on))
+		sbx_read_error(&b->r, warm, "must be an object, or true or false");
+	if (!on)
+		policy->warm_connections = 0;
+	else if (policy->warm_connections == 0) /* the top level says that there are none */
+		policy->warm_connections = sbx_policy_default().warm_connections;
+	if (is_object)
+		sbx_read_object(&b->r, warm, warm_fields, N(warm_fields), policy);
+	sbx_read_leave(&b->r, mark);
+}
+
+/* Without TLS there is little to save, and such a server is near: it is left alone unless its own "warm" says otherwise. */
+static void
+settle_warm(struct sbx_provider *p, bool told)
+{
+	if (!told && p->base_url && strncmp(p->base_url, "https:", 6) != 0)
+		p->policy.warm_connections = 0;
 }
 
 /* ==== targets ==== */
@@ -502,6 +536,7 @@ read_provider(struct sbx_build *b, struct sbx_span at, const char *name, struct 
 	read_url(b, "base_url", d.base_url, d.plaintext, &p->base_url);
 	read_url(b, "proxy", d.proxy, true, &p->proxy);
 	read_query_and_ca(b, &d, p);
+	sbx_build_warm(b, d.warm, &p->policy);
 
 	bool moved = p->base_url && known && known->base_url && !sbx_url_same_origin(p->base_url, known->base_url);
 	bool usable = d.base_url.n || !known || default_base_url(b, at, known, &p->base_url);
@@ -535,6 +570,7 @@ read_provider(struct sbx_build *b, struct sbx_span at, const char *name, struct 
 		read_models(b, d.models, b->c->tables.n_providers - 1);
 		sbx_read_leave(&b->r, mark);
 	}
+	settle_warm(p, d.warm.n);
 	if (!usable)
 		p->n_credentials = 0;
 }
@@ -581,6 +617,7 @@ sbx_build_known(struct sbx_build *b, struct sbx_span at, const struct sbx_known_
 	p->lacks = known->lacks;
 	if (default_base_url(b, at, known, &p->base_url))
 		read_usual_key(b, at, known, false, p);
+	settle_warm(p, false);
 	sbx_read_leave(&b->r, mark);
 	return b->c->tables.n_providers - 1;
 }

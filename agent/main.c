@@ -29,6 +29,7 @@
 #include "agent/io/session.h"
 #include "agent/io/stats.h"
 #include "agent/io/store.h"
+#include "agent/io/warm.h"
 #include "agent/log.h"
 #include "agent/paths.h"
 #include "agent/sdnotify.h"
@@ -140,6 +141,7 @@ reload(struct sbx_agent *agent, struct sbx_buf *say)
 		agent->world = world;
 		(void)sbx_publish_world(agent->publisher, world, sbx_loop_now_ns(agent->loop)); /* without a board all else works */
 		sbx_session_board_all(agent);
+		(void)sbx_warmer_begin(agent); /* without it connections are opened when they are needed */
 		agent->count.reloads++;
 		say_messages(&config->notes, say);
 		sbx_log(SBX_LOG_NOTICE, "reloaded", SBX_STR("config", config->source), SBX_UINT("providers", config->tables.n_providers),
@@ -169,6 +171,7 @@ begin_drain(struct daemon *d)
 		return;
 	}
 	a->draining = true;
+	sbx_warmer_end(a);
 	sbx_publish_state(a->publisher, a->world, SBX_BOARD_DRAINING, now_ns);
 	d->drain_until_ns = now_ns + d->drain_ns;
 	(void)sbx_sd_notify("STOPPING=1");
@@ -460,6 +463,7 @@ tear_down(struct daemon *d)
 	sbx_listen_close(&d->client_socket);
 	sbx_listen_close(&d->admin_socket);
 	sbx_exchange_drop_legs(a);
+	sbx_warmer_end(a);
 	if (a->upstream)
 		sbx_upstream_run(a->upstream, 0); /* lets go of what was aborted */
 	reap(a);
@@ -596,6 +600,7 @@ main(int argc, char **argv)
 		sbx_log(SBX_LOG_NOTICE, "ready", SBX_STR("version", SBX_VERSION), SBX_STR("socket", config->listen.socket), SBX_STR("config", config->source),
 		        SBX_UINT("providers", config->tables.n_providers), SBX_UINT("usable", config->n_usable), SBX_UINT("targets", config->tables.n_targets),
 		        SBX_UINT("routes", config->tables.n_routes), SBX_STR("http", sbx_upstream_about()));
+		(void)sbx_warmer_begin(&d.agent); /* without it connections are opened when they are needed */
 		(void)sbx_sd_notify("READY=1");
 		status = run(&d);
 		sbx_publish_state(d.agent.publisher, d.agent.world, SBX_BOARD_STOPPED, sbx_loop_now_ns(d.agent.loop));

@@ -39,6 +39,9 @@ struct sbx_policy {
 	uint8_t attempts_max;                /* counted attempts of a request, all targets */
 	uint8_t attempts_per_target;
 	bool replay_uncertain;               /* may an attempt that perhaps was carried out be tried elsewhere */
+	uint8_t warm_connections;            /* kept open ahead of need (core/warm.h); 0 = none */
+	uint64_t warm_every_ns;              /* so often each of them is used, lest it be closed */
+	uint64_t warm_after_use_ns;          /* for so long after a request */
 };
 
 enum sbx_auth { SBX_AUTH_NONE, SBX_AUTH_BEARER, SBX_AUTH_API_KEY /* header api-key */ };

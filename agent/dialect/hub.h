@@ -207,6 +207,7 @@ struct sbx_decoder; /* one per attempt; each dialect has its own inside */
 struct sbx_dialect {
 	const char *name;              /* "openai-chat" */
 	const char *path[SBX_OP__COUNT]; /* of each operation, appended to the provider's base URL; NULL = there is none for it */
+	const char *models_path;       /* likewise: the list of models, which is free to ask for and generates nothing */
 	/* Read and check a request body (JSON, UTF-8, depth, duplicate keys, types of the members used here).
 	 *  routing  NULL, or zeroed: take the members that are for a gateway (routing_members.h) out of the request, into this
 	 * 0, or -SBX_ESYNTAX with *ret_fault set. */

@@ -321,6 +321,7 @@ const struct sbx_dialect sbx_dialect_openai_chat = {
 		[SBX_OP_COMPLETIONS] = "/completions",
 		[SBX_OP_EMBEDDINGS] = "/embeddings",
 	},
+	.models_path = "/models",
 	.read_request = sbx_openai_chat_read_request,
 	.write_request = sbx_openai_chat_write_request,
 	.decoder_new = decoder_new,

@@ -38,6 +38,8 @@
 	X(events, "EVENT frames")                                                                                              \
 	X(events_malformed, "events of providers that were skipped because they did not parse")                                \
 	X(credit_stalls, "times a provider's stream waited for its client")                                                    \
+	X(warm_ups, "connections opened ahead of need, or kept so")                                                             \
+	X(warm_ups_failed, "tries at that which found no provider")                                                            \
 	X(reloads, "configurations taken over")                                                                                \
 	X(reloads_refused, "configurations refused")
 
@@ -58,6 +60,7 @@ struct sbx_session;
 struct sbx_exchange;
 struct sbx_leg;
 struct sbx_store;
+struct sbx_warmer;
 
 struct sbx_agent {
 	struct sbx_loop *loop;
@@ -66,6 +69,7 @@ struct sbx_agent {
 	struct sbx_world *world;         /* the current one; requests hold their own reference */
 	struct sbx_store *store;         /* NULL = none is configured */
 	struct sbx_publisher *publisher; /* of its board */
+	struct sbx_warmer *warmer;       /* opens connections ahead of need; NULL = nobody does */
 	struct sbx_json_scratch scratch;
 	struct sbx_buf frame;            /* where frames are built before they go to a stream */
 	struct sbx_counters count;

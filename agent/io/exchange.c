@@ -10,6 +10,7 @@
 
 #include "agent/io/ending.h"
 #include "agent/io/record.h"
+#include "agent/io/warm.h"
 #include "agent/keys.h"
 #include "agent/log.h"
 
@@ -477,6 +478,7 @@ leg_start(struct sbx_exchange *ex, uint8_t attempt)
 	leg_link(leg, &ex->leg);
 	sbx_outbox_target(&ex->out, t->name, attempt);
 	ex->agent->count.attempts++;
+	sbx_warmer_on_use(ex->agent, ex->world, a->provider);
 	return 0;
 fail:
 	p->dialect->decoder_free(leg->decoder);

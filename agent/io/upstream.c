@@ -461,7 +461,9 @@ call_free(struct sbx_call *call)
 {
 	struct sbx_lane *lane = call->lane;
 	list_remove(call);
-	if (call->easy)
+	if (call->warm)
+		curl_easy_cleanup(call->easy);
+	else if (call->easy)
 		sbx_lane_give_back(lane, call->easy);
 	sbx_headers_free(call->own_headers);
 	lane->u->stats.active--;
@@ -542,6 +544,30 @@ sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *b
 	/* Events of a stream are small and buffers are held for its whole life; a whole answer is read in fewer pieces. */
 	(void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, stream ? 4096L : 16384L);
 	lane->u->stats.calls++;
+	enqueue(call);
+	*ret_call = call;
+	return 0;
+}
+
+int
+sbx_call_start_warm(struct sbx_lane *lane, const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
+{
+	assert(!lane->closed);
+	struct sbx_call *call = calloc(1, sizeof *call);
+	if (!call)
+		return -SBX_ENOMEM;
+	call->easy = sbx_lane_warm_handle(lane);
+	if (!call->easy) {
+		free(call);
+		return -SBX_ENOMEM;
+	}
+	call->magic = SBX_CALL_MAGIC;
+	call->fd = -1;
+	call->lane = lane;
+	call->ops = ops;
+	call->arg = arg;
+	call->warm = true;
+	sbx_retry_after_init(&call->retry);
 	enqueue(call);
 	*ret_call = call;
 	return 0;

@@ -71,12 +71,16 @@ const char *sbx_upstream_about(void);
 
 /* credential NULL = the provider wants no key. NULL on no memory. */
 struct sbx_lane *sbx_lane_new(struct sbx_upstream *u, const struct sbx_provider *provider, const struct sbx_credential *credential);
+bool sbx_lane_multiplexes(const struct sbx_lane *lane); /* HTTP/2: one connection carries many calls */
 void sbx_lane_close(struct sbx_lane *lane); /* NULL is fine; freed when its last call has ended */
 
 /* Start a call of an operation that the provider has. body's pieces must stay valid until on_end or abort. idempotency_key NULL = none.
  * 0, or -SBX_ENOMEM, -SBX_EBUSY (descriptors); no callback comes before the next sbx_upstream_run(). */
 int sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
                    const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);
+/* A call that only opens a connection, or keeps an idle one: a request without key or body that costs nothing. Only on_head and
+ * on_end are called; it may be repeated by libcurl, and is counted among active calls, not among those started. Same returns. */
+int sbx_call_start_warm(struct sbx_lane *lane, const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);
 void sbx_call_abort(struct sbx_call *call);              /* no callback after it; the connection is closed */
 void sbx_call_pause(struct sbx_call *call, bool paused); /* stop reading from the provider, or go on */
 int64_t sbx_call_connection(const struct sbx_call *call); /* as in sbx_call_end; from on_head on */

@@ -23,13 +23,14 @@ struct sbx_call {
 	uint32_t magic;
 	enum sbx_call_state state;
 	struct sbx_lane *lane;           /* counted in lane->n_calls */
-	CURL *easy;                      /* of the lane */
+	CURL *easy;                      /* of the lane, or its own (warm) */
 	const struct sbx_call_ops *ops;
 	void *arg;
 	TAILQ_ENTRY(sbx_call) entry;     /* in one of the lists of the upstream */
 	struct call_list *list;          /* which; NULL = in none */
 	const struct sbx_pieces *body;
 	struct curl_slist *own_headers;  /* NULL = the lane's; else they hold an idempotency key too */
+	bool warm;                       /* a warm-up: no body, and a handle of its own */
 	char *flat;                      /* the body in one piece, behind the struct; NULL = it is read from the pieces */
 	uint32_t piece;                  /* next byte of the body to hand over */
 	size_t piece_at;
@@ -54,6 +55,7 @@ struct sbx_call {
 struct sbx_lane {
 	struct sbx_upstream *u;
 	char *url[SBX_OP__COUNT];        /* of each operation; NULL = the provider has it not */
+	char *warm_url;                  /* of a warm-up */
 	char *name;                      /* of the provider, for messages */
 	struct curl_slist *headers;      /* with the key; wiped before it is freed */
 	char *ca_file, *proxy;
@@ -68,6 +70,7 @@ struct sbx_lane {
 
 /* lane.c: a handle with all options of the lane set; the per-call ones are set by upstream.c. NULL on no memory. */
 CURL *sbx_lane_take(struct sbx_lane *lane);
+CURL *sbx_lane_warm_handle(struct sbx_lane *lane); /* of a warm-up; the caller cleans it up */
 void sbx_lane_give_back(struct sbx_lane *lane, CURL *easy);
 void sbx_lane_release(struct sbx_lane *lane); /* one call less; frees a closed lane after its last */
 struct curl_slist *sbx_lane_headers_with(struct sbx_lane *lane, const char *idempotency_key);

@@ -129,7 +129,7 @@ world_h2(struct world *w, const char *rule, const char *extra)
 	if (rule)
 		double_rules(w, 0, rule);
 	(void)snprintf(config, sizeof config,
-	               "{ %s \"providers\": {"
+	               "{ %s \"warm\": false, \"providers\": {" /* which stream is a connection's first matters here */
 	               " \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"http\": \"2\", \"key\": \"$KEY\" },"
 	               " \"b\": { \"base_url\": \"$1\", \"key\": \"$KEY\" } },"
 	               " \"routes\": { \"r\": { \"targets\": [\"a/m\", \"b/m\"] } } }",

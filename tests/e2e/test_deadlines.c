@@ -398,7 +398,7 @@ t04_hanging_resolver_does_not_stop_the_loop(void **state)
 	}
 	(void)world_double(&w, "b", NULL);
 	world_agent(&w,
-	            "{ \"timeouts\": { \"connect_ms\": 1000 }, \"providers\": {"
+	            "{ \"warm\": false, \"timeouts\": { \"connect_ms\": 1000 }, \"providers\": {"
 	            " \"lost\": { \"dialect\": \"openai-chat\", \"base_url\": \"https://nobody.knows.this.test/v1\", \"key\": \"none\" },"
 	            " \"lost2\": { \"dialect\": \"openai-chat\", \"base_url\": \"https://nor.this.test/v1\", \"key\": \"none\", \"timeouts\": { \"connect_ms\": 20000 } },"
 	            " \"b\": { \"dialect\": \"openai-chat\", \"base_url\": \"$0\", \"key\": \"$KEY\" } } }",

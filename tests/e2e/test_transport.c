@@ -73,7 +73,7 @@ tls_with_a_ca_of_its_own_and_one_handshake(void **state)
 	struct world w;
 	world_up(&w);
 	(void)world_double(&w, "a", tls);
-	world_agent(&w, "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
+	world_agent(&w, "{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
 	            NULL);
 	struct sbx_client *c = client_up(&w);
 	for (int i = 0; i < 6; i++)
@@ -97,7 +97,7 @@ tls_with_a_wrong_ca_sends_nothing_and_fails_over(void **state)
 		(void)world_double(&w, "a", tls);
 		(void)world_double(&w, "b", tls);
 		(void)snprintf(config, sizeof config,
-		               "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", %s \"key\": \"$KEY\" }, \"b\": { \"base_url\": \"$T1\", \"ca_file\": \"$CA1\", \"key\": \"$KEY\" } },"
+		               "{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", %s \"key\": \"$KEY\" }, \"b\": { \"base_url\": \"$T1\", \"ca_file\": \"$CA1\", \"key\": \"$KEY\" } },"
 		               " \"routes\": { \"r\": { \"targets\": [\"a/m\", \"b/m\"] }, \"only\": { \"targets\": [\"a/m\"] } } }",
 		               ca[i]);
 		world_agent(&w, config, NULL);
@@ -123,7 +123,7 @@ tls_closed_while_idle_is_replaced_unseen(void **state)
 	struct world w;
 	world_up(&w);
 	(void)world_double(&w, "a", tls);
-	world_agent(&w, "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
+	world_agent(&w, "{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
 	            NULL);
 	struct sbx_client *c = client_up(&w);
 	for (int i = 0; i < 8; i++) {
@@ -148,7 +148,7 @@ h2_carries_streams_side_by_side_on_one_connection(void **state)
 	(void)world_double(&w, "a", tls_h2);
 	double_rules(&w, 0, "m: first=300ms,tokens=10,gap=10ms"); /* long enough for all of them to be there at once */
 	world_agent(&w,
-	            "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"http\": \"2\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
+	            "{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"http\": \"2\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
 	            NULL);
 	struct sbx_client *c = client_up(&w);
 	ask_at_once(c, 12);
@@ -173,7 +173,7 @@ http_auto_is_what_the_agent_says_it_is(void **state)
 	(void)world_double(&w, "a", tls_h2);
 	double_rules(&w, 0, "m: first=300ms");
 	world_agent(&w,
-	            "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"http\": \"auto\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
+	            "{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"http\": \"auto\", \"key\": \"$KEY\" } }, \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
 	            NULL);
 	struct sbx_client *c = client_up(&w);
 	ask_at_once(c, 4);
@@ -185,7 +185,7 @@ http_auto_is_what_the_agent_says_it_is(void **state)
 /* ---- egress proxies ---- */
 
 #define VIA_PROXY \
-	"{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"proxy\": \"http://127.0.0.1:%d\", \"key\": \"$KEY\" }," \
+	"{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"proxy\": \"http://127.0.0.1:%d\", \"key\": \"$KEY\" }," \
 	" \"plain\": { \"base_url\": \"$0\", \"proxy\": \"http://127.0.0.1:%d\", \"key\": \"$KEY\" }, \"b\": { \"base_url\": \"$1\", \"key\": \"$KEY\" } }," \
 	" \"routes\": { \"r\": { \"targets\": [\"a/m\", \"b/m\"] } } }"
 
@@ -261,7 +261,7 @@ no_proxy_of_the_environment_is_used(void **state)
 	(void)snprintf(all, sizeof all, "ALL_PROXY=http://127.0.0.1:%d", p.port);
 	const char *const env[] = { lower, upper, secure, all, "no_proxy", "NO_PROXY", NULL };
 	world_agent_start(&w,
-	                  "{ \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" }, \"plain\": { \"base_url\": \"$0\", \"key\": \"$KEY\" } },"
+	                  "{ \"warm\": false, \"providers\": { \"a\": { \"base_url\": \"$T0\", \"ca_file\": \"$CA0\", \"key\": \"$KEY\" }, \"plain\": { \"base_url\": \"$0\", \"key\": \"$KEY\" } },"
 	                  " \"routes\": { \"r\": { \"targets\": [\"a/m\"] } } }",
 	                  &(struct start){ .env = env });
 	struct sbx_client *c = client_up(&w);

@@ -111,6 +111,10 @@ static const struct mistake mistakes[] = {
 	{ "{\"replay_uncertain\":1}", { "replay_uncertain: must be true or false, not a number" } },
 	{ "{\"timeouts\":{\"connect_ms\":0,\n\"idle_bytes_ms\":-1}}",
 	  { "c:1: timeouts.connect_ms: must be a whole number from 1 to 86400000", "c:2: timeouts.idle_bytes_ms: " } },
+	{ "{\"warm\":2,\"providers\":{\"openai\":{\"warm\":{\"connections\":5,\n\"every_ms\":60000,\"after_use\":1}}}}",
+	  { "c:1: warm: must be an object, or true or false", "c:1: providers.openai.warm.connections: must be a whole number from 1 to 4",
+	    "c:2: providers.openai.warm.every_ms: must be a whole number from 100 to 25000",
+	    "c:2: providers.openai.warm: unknown member \"after_use\" (did you mean \"after_use_ms\"?)" } },
 	{ "{\"timeouts\":{\"first_content_ms\":90000}}", { "timeouts: first_content_ms (90000) is above first_content_max_ms (60000)" } },
 	{ "{\"attempts\":{\"total\":17,\n\"backoff_base_ms\":9000,\"backoff_cap_ms\":8000}}",
 	  { "c:1: attempts.total: ", "c:1: attempts: backoff_base_ms (9000) is above backoff_cap_ms (8000)" } },
@@ -581,6 +585,34 @@ test_example(void **state)
 }
 
 static void
+test_warm(void **state)
+{
+	static const struct { const char *top, *url, *own; unsigned connections, every_ms, after_ms; } cases[] = {
+		{ "", "https://x.example", "", 2, 20000, 600000 },
+		{ "\"warm\":true,", "https://x.example", "", 2, 20000, 600000 },
+		{ "\"warm\":false,", "https://x.example", "", 0, 20000, 600000 },
+		{ "\"warm\":null,", "https://x.example", ",\"warm\":false", 0, 20000, 600000 },
+		{ "\"warm\":false,", "https://x.example", ",\"warm\":true", 2, 20000, 600000 },
+		{ "\"warm\":false,", "https://x.example", ",\"warm\":{\"every_ms\":100}", 2, 100, 600000 },
+		{ "\"warm\":{\"connections\":4,\"after_use_ms\":0},", "https://x.example", "", 4, 20000, 0 },
+		{ "\"warm\":{\"connections\":4},", "https://x.example", ",\"warm\":{\"every_ms\":5000}", 4, 5000, 600000 },
+		{ "\"warm\":{\"connections\":4},", "http://127.0.0.1", "", 0, 20000, 600000 },
+		{ "", "http://127.0.0.1", ",\"warm\":{\"connections\":1}", 1, 20000, 600000 },
+	};
+	(void)state;
+	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+		char text[512];
+		(void)snprintf(text, sizeof text, "{%s\"providers\":{\"p\":{\"base_url\":\"%s\",\"key\":\"none\"%s}}}", cases[i].top, cases[i].url, cases[i].own);
+		struct sbx_config *c = must_parse(text);
+		const struct sbx_policy *p = &c->tables.provider[0].policy;
+		assert_int_equal(p->warm_connections, cases[i].connections);
+		assert_int_equal(p->warm_every_ns, cases[i].every_ms * 1000000ull);
+		assert_int_equal(p->warm_after_use_ns, cases[i].after_ms * 1000000ull);
+		sbx_config_free(c);
+	}
+}
+
+static void
 test_references(void **state)
 {
 	(void)state;
@@ -600,7 +632,7 @@ main(void)
 		TEST(test_mistakes),    TEST(test_too_many_mistakes),     TEST(test_full),             TEST(test_cut_everywhere),
 		TEST(test_nothing_configured), TEST(test_socket_places),  TEST(test_environment_providers), TEST(test_ollama_addresses),
 		TEST(test_route_alone), TEST(test_search),                TEST(test_key_files),        TEST(test_example),
-		TEST(test_references),
+		TEST(test_references),    TEST(test_warm),
 	};
 	if (!mkdtemp(dir))
 		return 1;

@@ -144,6 +144,14 @@ static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 	a->stage = MOCK_STAGE_ROLE;
 }
 
+/* HEAD of a list of models: a head, as it is for those with a key and those without, and no body. */
+static void choose_warm(struct mock_exchange *x, bool key_fits_it)
+{
+	x->answer.stage = MOCK_STAGE_END;
+	x->answer.status = x->faults->status >= 0 ? (int)x->faults->status : key_fits_it ? 200 : 401;
+	x->answer.content_type = "application/json";
+}
+
 /* A fault that the transport, or the kind of answer, cannot play must not pass for a healthy answer. */
 static const char *misfit(const struct mock_exchange *x, const struct mock_faults *f)
 {
@@ -165,7 +173,7 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 	struct mock_ask ask;
 	const char *bad_json = NULL;
 	char error[256];
-	bool chat, completion, embeddings, models;
+	bool chat, completion, embeddings, models, warm;
 
 	if (query != NULL)
 		path.n = (size_t)(query - path.at);
@@ -173,6 +181,7 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 	completion = !chat && ends_with(path, "/completions");
 	embeddings = ends_with(path, "/embeddings");
 	models = ends_with(path, "/models");
+	warm = models && span_is(request->method, "HEAD");
 	ask.model[0] = '\0';
 	ask.n_model = 0;
 	ask.n_choices = 1;
@@ -181,17 +190,18 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 	if (post && (chat || completion || embeddings))
 		(void)mock_scan(request->body.at, request->body.n, &ask, &bad_json);
 	else if (models)
-		ask.n_model = (size_t)snprintf(ask.model, sizeof(ask.model), "/models");
+		ask.n_model = (size_t)snprintf(ask.model, sizeof(ask.model), "%s", warm ? MOCK_WARM : "/models");
 	(void)mock_date(mock);
 	x->answer.completion = completion;
 	x->faults = healthy();
-	x->entry = mock_log_add(mock->log, x->conn, x->conn->n_requests, request,
-	    (struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
-	if (!key_fits(x, request->authorization)) {
+	x->entry = warm ? mock_log_add_warm(mock->log, x->conn, request)
+			: mock_log_add(mock->log, x->conn, x->conn->n_requests, request,
+			      (struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
+	if (!warm && !key_fits(x, request->authorization)) {
 		refuse(x, 401, NULL);
 	} else if (!chat && !completion && !embeddings && !models) {
 		refuse(x, 404, "Unknown path.");
-	} else if (span_is(request->method, models ? "GET" : "POST") == false) {
+	} else if (!warm && span_is(request->method, models ? "GET" : "POST") == false) {
 		refuse(x, 405, NULL);
 	} else if (bad_json != NULL) {
 		(void)snprintf(error, sizeof(error), "We could not parse the JSON body of your request: %s.", bad_json);
@@ -213,7 +223,9 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 		if (x->rule != NULL)
 			x->faults = &x->rule->faults;
 		x->answer.n_choices = 1;
-		if (chat || completion) {
+		if (warm) {
+			choose_warm(x, key_fits(x, request->authorization));
+		} else if (chat || completion) {
 			choose_chat(x, &ask);
 		} else if (embeddings) {
 			x->answer.base64 = ask.base64;

@@ -453,7 +453,7 @@ bool mock_rule_try(struct mock_rule *rule, const char *model, bool conn_reused, 
 	if (at_accept != (faults->accept_close || faults->no_read))
 		return false;
 	if (!at_accept) {
-		if (fnmatch(rule->pattern, model, 0) != 0)
+		if (strcmp(model, MOCK_WARM) == 0 ? strcmp(rule->pattern, model) != 0 : fnmatch(rule->pattern, model, 0) != 0)
 			return false;
 		if (faults->conn != 0 && (faults->conn == MOCK_CONN_REUSED) != conn_reused)
 			return false;

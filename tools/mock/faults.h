@@ -169,6 +169,8 @@ struct mock_rule *mock_rule_new(const char *pattern, size_t n_pattern, const cha
 void mock_rule_ref(struct mock_rule *rule);
 void mock_rule_unref(struct mock_rule *rule); /* NULL is fine */
 
+/* The model of a warm-up: only a rule of that very name takes it, so that "*" means requests. */
+#define MOCK_WARM "/warm"
 /* Whether `rule` takes this request; counts it (skip=, times=) if the pattern matches.
  * With at_accept only accept-close and no-read rules are asked and the model is not looked at;
  * without it these rules are passed over. */

@@ -34,6 +34,7 @@ struct mock_log {
 	uint64_t first, next;    /* places [first, next) of the ring are in use */
 	size_t bytes;            /* of the kept entries */
 	uint64_t total;          /* requests since start: never cleared */
+	uint64_t warm_ups;       /* likewise; they are in none of the other counts */
 	uint64_t by_state[MOCK_STATE__COUNT]; /* since the last clear */
 	uint64_t by_status[STATUS_MAX];       /* since start; [0] = none was sent */
 	struct model_count models[MODELS_MAX];
@@ -193,7 +194,7 @@ int mock_log_open_file(struct mock_log *log, const char *path)
 	return 0;
 }
 
-struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *conn, uint64_t conn_index,
+static struct mock_entry *entry_new(struct mock_log *log, const struct mock_conn *conn, uint64_t conn_index,
     const struct mock_request *request, struct mock_span model, bool stream)
 {
 	size_t bytes = sizeof(struct mock_entry) + request->method.n + request->path.n + model.n +
@@ -205,12 +206,8 @@ struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *co
 		fputs("signalbox-mock: out of memory\n", stderr);
 		exit(70);
 	}
-	while (log->first < log->next &&
-	    (log->next - log->first == ENTRIES_MAX || log->bytes + bytes > ENTRIES_BYTES_MAX))
-		forget_first(log);
-	*entry = (struct mock_entry){ .n = ++log->total, .time_ns = mock_loop_clock(&log->mock->loop),
-	    .conn_id = conn->id, .conn_index = conn_index, .stream = stream,
-	    .kept = true, .bytes = bytes };
+	*entry = (struct mock_entry){ .time_ns = mock_loop_clock(&log->mock->loop),
+	    .conn_id = conn->id, .conn_index = conn_index, .stream = stream, .bytes = bytes };
 	at = entry->text;
 	entry->method = store(&at, request->method);
 	entry->path = store(&at, request->path);
@@ -218,8 +215,27 @@ struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *co
 	entry->idempotency_key = store(&at, request->idempotency_key);
 	entry->body = store(&at, request->body);
 	hash_key(log, request->authorization, entry->key_hash);
+	return entry;
+}
+
+struct mock_entry *mock_log_add_warm(struct mock_log *log, const struct mock_conn *conn, const struct mock_request *request)
+{
+	log->warm_ups++;
+	return entry_new(log, conn, conn->n_requests, request, (struct mock_span){ 0 }, false);
+}
+
+struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *conn, uint64_t conn_index,
+    const struct mock_request *request, struct mock_span model, bool stream)
+{
+	struct mock_entry *entry = entry_new(log, conn, conn_index, request, model, stream);
+
+	while (log->first < log->next &&
+	    (log->next - log->first == ENTRIES_MAX || log->bytes + entry->bytes > ENTRIES_BYTES_MAX))
+		forget_first(log);
+	entry->n = ++log->total;
+	entry->kept = true;
 	log->ring[log->next++ & (ENTRIES_MAX - 1)] = entry;
-	log->bytes += bytes;
+	log->bytes += entry->bytes;
 	log->by_state[MOCK_OPEN]++;
 	if (request->method.n == 4 && memcmp(request->method.at, "POST", 4) == 0)
 		count_model(log, model);
@@ -235,7 +251,8 @@ void mock_log_end(struct mock_log *log, struct mock_entry *entry, enum mock_stat
 		log->by_state[MOCK_OPEN]--;
 		log->by_state[state]++;
 	}
-	log->by_status[entry->status > 0 && entry->status < STATUS_MAX ? entry->status : 0]++;
+	if (entry->n > 0)
+		log->by_status[entry->status > 0 && entry->status < STATUS_MAX ? entry->status : 0]++;
 	if (log->file != NULL) {
 		struct mock_bytes line = { 0 };
 
@@ -288,7 +305,8 @@ void mock_log_fmt_stats(const struct mock_log *log, struct mock_bytes *out)
 	    ",\"tls_handshakes\":%llu",
 	    (unsigned long long)mock->n_conns_open, (unsigned long long)mock->n_conns_total,
 	    (unsigned long long)mock->n_conns_refused, (unsigned long long)mock->n_tls_handshakes);
-	mock_bytes_fmt(out, ",\"requests\":{\"total\":%llu", (unsigned long long)log->total);
+	mock_bytes_fmt(out, ",\"warm_ups\":%llu,\"requests\":{\"total\":%llu", (unsigned long long)log->warm_ups,
+	    (unsigned long long)log->total);
 	for (int i = 0; i < MOCK_STATE__COUNT; i++)
 		mock_bytes_fmt(out, ",\"%s\":%llu", state_names[i], (unsigned long long)log->by_state[i]);
 	mock_bytes_lit(out, ",\"by_status\":{");

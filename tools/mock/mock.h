@@ -51,7 +51,7 @@ struct mock_request {
 
 /* One line of the log; owned by the log, or by its exchange once the log forgot it. */
 struct mock_entry {
-	uint64_t n;          /* number of the request since start, from 1 */
+	uint64_t n;          /* number of the request since start, from 1; 0 = a warm-up */
 	uint64_t time_ns;    /* CLOCK_MONOTONIC when the whole request was there */
 	uint64_t end_ns;     /* when it ended; 0 while open */
 	uint64_t conn_id;
@@ -74,6 +74,8 @@ void mock_log_free(struct mock_log *log);
 int mock_log_open_file(struct mock_log *log, const char *path); /* a JSON line per ended request */
 struct mock_entry *mock_log_add(struct mock_log *log, const struct mock_conn *conn, uint64_t conn_index,
     const struct mock_request *request, struct mock_span model, bool stream);
+/* A warm-up (HEAD of a model list) is counted and told apart: it is in the file and in the stats, but not among the requests. */
+struct mock_entry *mock_log_add_warm(struct mock_log *log, const struct mock_conn *conn, const struct mock_request *request);
 void mock_log_end(struct mock_log *log, struct mock_entry *entry, enum mock_state state);
 void mock_log_clear(struct mock_log *log);
 /* Entries in this state since the last clear; MOCK_STATE__COUNT = in any. */
