@@ -31,17 +31,16 @@
 /* ==== the shape of the file ==== */
 
 struct root {
-	struct sbx_span listen, limits, timeouts, attempts, warm, providers, routes, catalog;
+	struct sbx_span listen, limits, timeouts, attempts, warm, providers, routes, catalog, store;
 	bool replay_uncertain;
-	char *store;
 };
 #define SPAN(type, member) { #member, sbx_read_span, offsetof(type, member), 0, 0, NULL }
 #define LATER(name)        { name, sbx_read_unsupported, 0, 0, 0, NULL }
 static const struct sbx_read_field root_fields[] = {
 	SPAN(struct root, listen), SPAN(struct root, limits), SPAN(struct root, timeouts), SPAN(struct root, attempts),
 	SPAN(struct root, warm), SPAN(struct root, providers), SPAN(struct root, routes), SPAN(struct root, catalog),
+	SPAN(struct root, store),
 	{ "replay_uncertain", sbx_read_bool, offsetof(struct root, replay_uncertain), 0, 0, NULL },
-	{ "store", sbx_read_text, offsetof(struct root, store), 0, STORE_PATH_MAX, NULL },
 	LATER("budgets"), LATER("prices"), LATER("hedging"),
 };
 
@@ -186,21 +185,26 @@ read_listen(struct sbx_build *b, struct sbx_span value)
 
 /* ==== store ==== */
 
-/* The path of the file, else where the service manager says that state belongs. Takes `written`. */
+/* The path of the file, or false for none; by default where the service manager says that state belongs. */
 static void
-read_store(struct sbx_build *b, char *written)
+read_store(struct sbx_build *b, struct sbx_span value)
 {
 	char fallback[PATH_BYTES];
-	b->c->store = written;
-	if (written && written[0] != '/') {
-		size_t mark = sbx_read_enter(&b->r, "store");
-		sbx_read_error(&b->r, ((struct sbx_span){ NULL, 0 }), "the path must be absolute: %s", written);
-		sbx_read_leave(&b->r, mark);
+	bool on = true;
+	size_t mark = sbx_read_enter(&b->r, "store");
+	if (!value.n) {
+		if (sbx_path_store(fallback, sizeof fallback) == 0) {
+			b->c->store = strdup(fallback);
+			b->r.no_memory |= !b->c->store;
+		}
+	} else if (!sbx_json_bool(value, &on)) {
+		b->c->store = sbx_read_string(&b->r, value, STORE_PATH_MAX);
+		if (b->c->store && b->c->store[0] != '/')
+			sbx_read_error(&b->r, value, "the path must be absolute: %s", b->c->store);
+	} else if (on) {
+		sbx_read_error(&b->r, value, "must be a path, or false for no store");
 	}
-	if (!written && sbx_path_store(fallback, sizeof fallback) == 0) {
-		b->c->store = strdup(fallback);
-		b->r.no_memory |= !b->c->store;
-	}
+	sbx_read_leave(&b->r, mark);
 }
 
 /* ==== routes ==== */

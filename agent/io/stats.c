@@ -55,8 +55,15 @@ pack_targets(struct sbx_packer *p, const struct sbx_world *w, uint64_t now_ns)
 static void
 pack_store(struct sbx_packer *p, const struct sbx_store *store)
 {
+	if (!store) {
+		sbx_pack_map(p, "store", 1);
+		sbx_pack_str(p, "state", SBX_SPAN("off"));
+		return;
+	}
 	const struct sbx_store_view v = sbx_store_look(store);
-	sbx_pack_map(p, "store", 9);
+	sbx_pack_map(p, "store", 12);
+	sbx_pack_bool(p, "well", sbx_store_well(v.state));
+	sbx_pack_str(p, "file", sbx_span_of(sbx_store_path(store)));
 	sbx_pack_str(p, "state", sbx_span_of(sbx_store_word(v.state)));
 	sbx_pack_str(p, "says", sbx_span_of(sbx_store_says(v.state)));
 	sbx_pack_uint(p, "queued", v.queued);
@@ -65,6 +72,7 @@ pack_store(struct sbx_packer *p, const struct sbx_store *store)
 	sbx_pack_uint(p, "poisoned", v.poisoned);
 	sbx_pack_uint(p, "commits", v.commits);
 	sbx_pack_uint(p, "opens", v.opens);
+	sbx_pack_uint(p, "put_aside", v.put_aside);
 	sbx_pack_uint(p, "last_commit_us", v.last_commit_ns / 1000u);
 }
 
@@ -94,7 +102,7 @@ sbx_stats_frame(struct sbx_agent *agent, uint64_t id)
 #define X(name, what) n++;
 	SBX_COUNTERS(X)
 #undef X
-	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 12 + (agent->store ? 1u : 0u));
+	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 13);
 	sbx_pack_str(&p, "version", SBX_SPAN(SBX_VERSION));
 	sbx_pack_uint(&p, "pid", (uint64_t)getpid());
 	sbx_pack_str(&p, "config", sbx_span_of(config->source));
@@ -122,8 +130,7 @@ sbx_stats_frame(struct sbx_agent *agent, uint64_t id)
 	sbx_pack_uint(&p, "connections", up->connections);
 	sbx_pack_uint(&p, "replays_refused", up->replays_refused);
 	sbx_pack_uint(&p, "wakeups", up->wakeups);
-	if (agent->store)
-		pack_store(&p, agent->store);
+	pack_store(&p, agent->store);
 	pack_targets(&p, agent->world, now_ns);
 	if (sbx_frame_end(&p))
 		sbx_buf_clear(&agent->frame);

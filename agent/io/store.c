@@ -25,12 +25,14 @@
 #include <signalbox/errors.h>
 
 #include "agent/io/store_db.h"
+#include "agent/io/store_file.h"
 #include "agent/log.h"
 
 #define RING_SLOTS 16384 /* the power of two above the maximum */
 #define RETRY_FIRST_NS 250000000ull /* after a failure; doubled each time */
 #define RETRY_MAX_NS 5000000000ull  /* how late space that was freed, or a lock that was given up, may be noticed */
 #define NEVER UINT64_MAX
+#define ASIDE_MAX 8                 /* damaged files in one life: a disk that spoils everything is not to be filled with what it spoiled */
 _Static_assert(RING_SLOTS >= SBX_STORE_ROWS_MAX && (RING_SLOTS & (RING_SLOTS - 1)) == 0, "slots are picked by a mask");
 _Static_assert((SBX_STORE_QUERIES_MAX & (SBX_STORE_QUERIES_MAX - 1)) == 0, "so are queries");
 
@@ -51,7 +53,7 @@ struct sbx_store {
 	_Atomic uint64_t asked, done, taken; /* questions */
 	_Atomic bool stop;
 	_Atomic int state;                   /* enum sbx_store_state; the writer's to set */
-	_Atomic uint64_t committed, lost, poisoned, commits, opens, last_commit_ns;
+	_Atomic uint64_t committed, lost, poisoned, commits, opens, put_aside, last_commit_ns;
 	struct sbx_store_item *ring[RING_SLOTS];
 	struct question question[SBX_STORE_QUERIES_MAX];
 	/* the writer's own */
@@ -159,12 +161,31 @@ close_db(struct sbx_store *s, bool well)
 	s->db = NULL;
 }
 
+/* A damaged database is not written to again: it is kept under another name, and the next opening makes a new one. */
+static bool
+put_aside(struct sbx_store *s, const struct sbx_store_trouble *t)
+{
+	char name[SBX_STORE_PATH_BYTES] = "";
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail with this clock */
+	int rc = s->put_aside < ASIDE_MAX ? sbx_store_file_put_aside(s->path, (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000, name) : -EMFILE;
+	sbx_log(SBX_LOG_ERROR, "store_damaged", SBX_STR("file", s->path), SBX_STR("reason", t->says), SBX_INT("sqlite", t->code),
+	        SBX_STR("put_aside_as", rc ? NULL : name), SBX_ERRNO_F("error", rc));
+	s->put_aside += rc == 0;
+	return rc == 0;
+}
+
 static void
 on_trouble(struct sbx_store *s, const struct sbx_store_trouble *t)
 {
 	close_db(s, false);
 	if (t->state == SBX_STORE_IO_ERROR || t->state == SBX_STORE_CORRUPT)
 		s->checked = false;
+	if (t->state == SBX_STORE_CORRUPT && put_aside(s, t)) {
+		s->retry_ns = RETRY_FIRST_NS;
+		set_state(s, SBX_STORE_OPENING, NULL);
+		return;
+	}
 	s->retry_ns = !s->retry_ns ? RETRY_FIRST_NS : s->retry_ns * 2 < RETRY_MAX_NS ? s->retry_ns * 2 : RETRY_MAX_NS;
 	set_state(s, t->state, t);
 }
@@ -188,7 +209,7 @@ try_open(struct sbx_store *s)
 static void
 tell_poison(struct sbx_store *s, const struct sbx_store_row *row, const char *why)
 {
-	int rc = sbx_store_poison(s->path, row, why);
+	int rc = sbx_store_file_poison(s->path, row, why);
 	s->poisoned++;
 	sbx_log(SBX_LOG_ERROR, "store_refused_row", SBX_UINT("agent", row->agent), SBX_UINT("request", row->request), SBX_UINT("attempt", row->attempt),
 	        SBX_STR("target", row->target), SBX_INT("prompt_tokens", row->prompt_tokens), SBX_INT("completion_tokens", row->completion_tokens),
@@ -438,8 +459,15 @@ sbx_store_look(const struct sbx_store *s)
 		.poisoned = s->poisoned,
 		.commits = s->commits,
 		.opens = s->opens,
+		.put_aside = s->put_aside,
 		.last_commit_ns = s->last_commit_ns,
 	};
+}
+
+const char *
+sbx_store_path(const struct sbx_store *s)
+{
+	return s->path;
 }
 
 int

@@ -16,6 +16,9 @@
  * attempt), so that a row whose commit failed after it had reached the disk is not there twice. Beyond the maximum of the queue
  * new rows are lost, and counted.
  *
+ * A file that is found damaged is renamed to PATH.damaged-DATE, with its log, and a new one begins; one that is not recognisably
+ * ours is never touched.
+ *
  * A row that SQLite refuses for itself goes to PATH.poison as a line of JSON, and the batch goes on without it.
  *
  * One connection: SQLite below 3.51.3 can damage a WAL database that two connections checkpoint at once. So PATH.lock keeps a
@@ -43,14 +46,14 @@
 #define SBX_STORE_STATES(X)                                                                                                    \
 	X(OPENING, "opening", true, "it is being opened and checked; rows wait in memory")                                     \
 	X(READY, "ready", true, "every row is on the disk within milliseconds")                                                \
-	X(DISK_FULL, "disk full", false, "its disk is full; free some space, and it goes on by itself")                        \
+	X(DISK_FULL, "disk full", false, "its disk, or the allowed size of the file, is full; make room, and it goes on by itself")                        \
 	X(IO_ERROR, "io error", false, "its disk fails to read or write; look at the kernel's log")                            \
 	X(BUSY, "busy", false, "another program has the database open; close it: the live file is the agent's alone")          \
-	X(CORRUPT, "corrupt", false, "the database is damaged; move it away (`sqlite3 FILE .recover` may save its rows), and a new one is made") \
+	X(CORRUPT, "corrupt", false, "the database is damaged and could not be put aside; move it away, and a new one is made") \
 	X(READ_ONLY, "read-only", false, "the database, or its directory, cannot be written by this user, or is mounted read-only") \
 	X(NO_DIRECTORY, "no directory", false, "the directory of the database does not exist; create it")                      \
 	X(LOCKED, "locked", false, "another agent uses this database; it is taken over when that one ends")                    \
-	X(FOREIGN, "foreign", false, "the file is no database of signalbox; name another one in \"store\"")                    \
+	X(FOREIGN, "foreign", false, "the file is no database of signalbox; move it away, or name another one in \"store\"")                    \
 	X(NEWER, "newer", false, "the database was written by a newer signalbox; install that one, or move the file away")     \
 	X(NO_MEMORY, "no memory", false, "there was no memory for it; it is tried again")                                      \
 	X(STOPPED, "stopped", false, "it was closed")
@@ -109,9 +112,11 @@ struct sbx_store_view {
 	uint64_t lost;               /* the queue was full, there was no memory, or the end came before the disk was well */
 	uint64_t poisoned;           /* in PATH.poison, or told in the log */
 	uint64_t commits, opens;     /* transactions; times the file was opened well */
+	uint64_t put_aside;          /* damaged files that were replaced by new ones */
 	uint64_t last_commit_ns;     /* how long the last commit took */
 };
 struct sbx_store_view sbx_store_look(const struct sbx_store *store); /* from any thread */
+const char *sbx_store_path(const struct sbx_store *store);
 
 /* ---- reports ---- */
 

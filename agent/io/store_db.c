@@ -7,28 +7,20 @@
 #include "agent/io/store_db.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include <sqlite3.h>
 
 #include <signalbox/errors.h>
 
-#include "agent/dialect/json_scan.h"
-#include "client/buf.h"
+#include "agent/io/store_file.h"
 
-#define APPLICATION_ID 0x73626f78           /* "sbox": what file(1) and we know the file by */
-#define PATH_BYTES 4200                     /* PATH_MAX and a suffix */
-#define POISON_MAX_BYTES (16u << 20)        /* rows that SQLite refuses are a bug: thousands of them tell no more than one */
-#define PROGRESS_STEPS 20000                /* of SQLite's machine between two looks at the clock: below 1 ms */
-#define TOKENS_MAX "1000000000000"          /* a provider that says more lies: its rows must not overflow the sums of all */
-#define COST_MAX "1000000000000000"         /* a million USD for one attempt */
+#define PROGRESS_STEPS 20000        /* of SQLite's machine between two looks at the clock: below 1 ms */
+#define TOKENS_MAX "1000000000000"  /* a provider that says more lies: its rows must not overflow the sums of all */
+#define COST_MAX "1000000000000000" /* a million USD for one attempt */
 
 struct sbx_store_db {
 	sqlite3 *sql;
@@ -38,9 +30,10 @@ struct sbx_store_db {
 
 /* ==== the schema ==== */
 
-static const struct migration {
-	const char *what, *sql;
-} migrations[SBX_STORE_SCHEMA] = {
+struct migration {
+	const char *what, *sql; /* step n makes version n + 1 of version n */
+};
+static const struct migration migrations[SBX_STORE_SCHEMA] = {
 	{ "attempts",
 	  "CREATE TABLE migration ("
 	  " version INTEGER PRIMARY KEY, what TEXT NOT NULL, release TEXT NOT NULL, applied_unix_s INTEGER NOT NULL) STRICT;"
@@ -103,6 +96,7 @@ state_of_errno(int err)
 	switch (err) {
 	case ENOSPC:
 	case EDQUOT:
+	case EFBIG:
 		return SBX_STORE_DISK_FULL;
 	case EACCES:
 	case EPERM:
@@ -183,11 +177,22 @@ fail_errno(struct sbx_store_trouble *t, int err, const char *what)
 	return -1;
 }
 
+/* SQLite tells the errno of the call that failed; where it has lost it, the file of the log still knows. */
+static int
+errno_of(sqlite3 *sql)
+{
+	sqlite3_file *log = NULL;
+	int err = sqlite3_system_errno(sql);
+	if (err == 0 && sqlite3_file_control(sql, "main", SQLITE_FCNTL_JOURNAL_POINTER, (void *)&log) == SQLITE_OK && log && log->pMethods)
+		(void)log->pMethods->xFileControl(log, SQLITE_FCNTL_LAST_ERRNO, &err); /* a VFS may not know it: 0 */
+	return err;
+}
+
 static int
 fail_sql(struct sbx_store_trouble *t, sqlite3 *sql)
 {
 	int code = sqlite3_extended_errcode(sql);
-	int err = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN ? sqlite3_system_errno(sql) : 0;
+	int err = (code & 0xff) == SQLITE_IOERR || (code & 0xff) == SQLITE_CANTOPEN ? errno_of(sql) : 0;
 	*t = (struct sbx_store_trouble){ .state = state_of_code(code, err), .code = code, .err = err };
 	(void)snprintf(t->says, sizeof t->says, "%s", sqlite3_errmsg(sql));
 	return -1;
@@ -202,58 +207,6 @@ fail_state(struct sbx_store_trouble *t, enum sbx_store_state state, const char *
 }
 
 /* ==== opening ==== */
-
-static int
-take_lock(const char *path, int *lock_fd, struct sbx_store_trouble *t)
-{
-	char name[PATH_BYTES];
-	if (*lock_fd >= 0)
-		return 0;
-	(void)snprintf(name, sizeof name, "%s.lock", path);
-	int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
-	if (fd < 0)
-		return fail_errno(t, errno, "the lock file cannot be opened");
-	if (flock(fd, LOCK_EX | LOCK_NB)) {
-		int err = errno;
-		(void)close(fd);
-		return fail_errno(t, err, "flock");
-	}
-	*lock_fd = fd;
-	return 0;
-}
-
-/* The entry of a new file must survive a loss of power as well as its content. */
-static int
-sync_directory_of(const char *path)
-{
-	char name[PATH_BYTES];
-	(void)snprintf(name, sizeof name, "%s", path);
-	char *slash = strrchr(name, '/');
-	if (slash)
-		slash[slash == name] = 0;
-	int fd = open(slash ? name : ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd < 0)
-		return errno;
-	int err = fsync(fd) && errno != EINVAL ? errno : 0; /* some file systems sync no directory */
-	(void)close(fd);
-	return err;
-}
-
-/* SQLite would make it readable for all. A descriptor of ours on the file must be gone before SQLite has one: closing any
- * descriptor drops all POSIX locks of the process on it. */
-static int
-make_file(const char *path, struct sbx_store_trouble *t)
-{
-	struct stat st;
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
-	if (fd < 0)
-		return fail_errno(t, errno, "the database cannot be opened");
-	int rc = fstat(fd, &st) ? errno : S_ISREG(st.st_mode) ? 0 : EINVAL;
-	(void)close(fd); /* nothing was written */
-	if (rc == 0 && st.st_size == 0)
-		rc = sync_directory_of(path);
-	return rc ? fail_errno(t, rc, rc == EINVAL ? "not a regular file" : "the database's directory cannot be synced") : 0;
-}
 
 /* The first column of the first row as a number, and as text. */
 static int
@@ -282,14 +235,18 @@ run(sqlite3 *sql, const char *text, struct sbx_store_trouble *t)
 	return sqlite3_exec(sql, text, NULL, NULL, NULL) == SQLITE_OK ? 0 : fail_sql(t, sql);
 }
 
-/* Exclusive before the first access: then the index of the log lies in our memory, and no other process can open the file. */
+/* Exclusive before the first access: then the index of the log lies in our memory, and no other process can open the file. An
+ * empty file is marked as ours before it has a log: from then on its header alone says so, whatever becomes of the log. */
 static int
 configure(sqlite3 *sql, struct sbx_store_trouble *t)
 {
-	char mode[16] = "";
+	char mode[16] = "", mark[64];
+	int64_t id;
+	(void)snprintf(mark, sizeof mark, "PRAGMA application_id = %d", SBX_STORE_APPLICATION_ID);
 	(void)sqlite3_db_config(sql, SQLITE_DBCONFIG_DEFENSIVE, 1, (int *)NULL);
 	(void)sqlite3_db_config(sql, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)NULL);
 	if (run(sql, "PRAGMA locking_mode = EXCLUSIVE; PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -1024", t) ||
+	    ask_one(sql, "PRAGMA application_id", &id, NULL, 0, t) || (id != SBX_STORE_APPLICATION_ID && run(sql, mark, t)) ||
 	    ask_one(sql, "PRAGMA journal_mode = WAL", NULL, mode, sizeof mode, t))
 		return -1;
 	if (strcmp(mode, "wal") != 0)
@@ -306,23 +263,21 @@ quick_check(sqlite3 *sql, struct sbx_store_trouble *t)
 	return strcmp(verdict, "ok") == 0 ? 0 : fail_state(t, SBX_STORE_CORRUPT, verdict);
 }
 
+/* Each step in a transaction of its own, with the version that it makes: a start that is cut off goes on where it was. */
 static int
-migrate(sqlite3 *sql, struct sbx_store_trouble *t)
+migrate(sqlite3 *sql, const struct migration *step, int n_steps, struct sbx_store_trouble *t)
 {
-	int64_t version, id, tables;
-	if (ask_one(sql, "PRAGMA user_version", &version, NULL, 0, t) || ask_one(sql, "PRAGMA application_id", &id, NULL, 0, t) ||
-	    ask_one(sql, "SELECT count(*) FROM sqlite_schema", &tables, NULL, 0, t))
+	int64_t version;
+	if (ask_one(sql, "PRAGMA user_version", &version, NULL, 0, t))
 		return -1;
-	if (id != APPLICATION_ID && (tables || version || id))
-		return fail_state(t, SBX_STORE_FOREIGN, "its application_id is not that of signalbox");
-	if (version > SBX_STORE_SCHEMA)
+	if (version < 0 || version > n_steps)
 		return fail_state(t, SBX_STORE_NEWER, "its user_version is beyond what this release knows");
-	for (; version < SBX_STORE_SCHEMA; version++) {
+	for (; version < n_steps; version++) {
 		char note[512];
 		(void)snprintf(note, sizeof note,
-		               "INSERT INTO migration VALUES (%d, '%s', '" SBX_VERSION "', %lld); PRAGMA user_version = %d; PRAGMA application_id = %d; COMMIT",
-		               (int)version + 1, migrations[version].what, (long long)time(NULL), (int)version + 1, APPLICATION_ID);
-		if (run(sql, "BEGIN IMMEDIATE", t) || run(sql, migrations[version].sql, t) || run(sql, note, t))
+		               "INSERT INTO migration VALUES (%d, '%s', '" SBX_VERSION "', %lld); PRAGMA user_version = %d; COMMIT", (int)version + 1,
+		               step[version].what, (long long)time(NULL), (int)version + 1);
+		if (run(sql, "BEGIN IMMEDIATE", t) || run(sql, step[version].sql, t) || run(sql, note, t))
 			return -1; /* closing rolls it back */
 	}
 	return 0;
@@ -348,18 +303,27 @@ prepare(struct sbx_store_db *db, struct sbx_store_trouble *t)
 	} fixed[] = { { insert_sql, &db->insert }, { "BEGIN IMMEDIATE", &db->begin }, { "COMMIT", &db->commit }, { "ROLLBACK", &db->rollback } };
 	for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
 		if (sqlite3_prepare_v3(db->sql, fixed[i].sql, -1, SQLITE_PREPARE_PERSISTENT, fixed[i].to, NULL) != SQLITE_OK)
-			return fail_sql(t, db->sql);
+			goto fail;
 	for (size_t i = 0; i < SBX_STORE_BY__COUNT; i++)
 		if (sqlite3_prepare_v3(db->sql, report_sql[i], -1, SQLITE_PREPARE_PERSISTENT, &db->report[i], NULL) != SQLITE_OK)
-			return fail_sql(t, db->sql);
+			goto fail;
 	return 0;
+fail:
+	(void)fail_sql(t, db->sql);
+	if (t->code == SQLITE_ERROR) /* no such table, no such column */
+		t->state = SBX_STORE_FOREIGN;
+	return -1;
 }
 
 int
 sbx_store_db_open(const char *path, int *lock_fd, bool check, struct sbx_store_db **ret_db, struct sbx_store_trouble *ret_trouble)
 {
-	if (take_lock(path, lock_fd, ret_trouble) || make_file(path, ret_trouble))
-		return -1;
+	int err = sbx_store_file_lock(path, lock_fd);
+	if (err)
+		return fail_errno(ret_trouble, -err, "the lock file");
+	err = sbx_store_file_make(path);
+	if (err)
+		return fail_errno(ret_trouble, -err, err == -EINVAL ? "it is neither empty nor a database of signalbox" : "the file of the database");
 	struct sbx_store_db *db = calloc(1, sizeof *db);
 	if (!db)
 		return fail_errno(ret_trouble, ENOMEM, "out of memory");
@@ -372,7 +336,7 @@ sbx_store_db_open(const char *path, int *lock_fd, bool check, struct sbx_store_d
 		sbx_store_db_close(db, false);
 		return -1;
 	}
-	if (configure(db->sql, ret_trouble) || (check && quick_check(db->sql, ret_trouble)) || migrate(db->sql, ret_trouble) ||
+	if (configure(db->sql, ret_trouble) || (check && quick_check(db->sql, ret_trouble)) || migrate(db->sql, migrations, SBX_STORE_SCHEMA, ret_trouble) ||
 	    write_through(db->sql, ret_trouble) || prepare(db, ret_trouble)) {
 		sbx_store_db_close(db, false);
 		return -1;
@@ -573,67 +537,4 @@ sbx_store_report_fini(struct sbx_store_report *report)
 	free(report->group);
 	report->group = NULL;
 	report->n_groups = 0;
-}
-
-/* ==== the side file ==== */
-
-static void
-add_text(struct sbx_buf *line, const char *name, const char *text)
-{
-	(void)sbx_buf_printf(line, ",\"%s\":", name);
-	if (!text || sbx_json_string_encode(text, strlen(text), line))
-		(void)sbx_buf_append(line, "null", 4);
-}
-
-static void
-add_number(struct sbx_buf *line, const char *name, int64_t value)
-{
-	(void)sbx_buf_printf(line, ",\"%s\":%lld", name, (long long)value);
-}
-
-int
-sbx_store_poison(const char *path, const struct sbx_store_row *r, const char *why)
-{
-	struct sbx_buf line; /* what memory or its maximum cuts off is not worth a second way of failing */
-	char name[PATH_BYTES];
-	struct stat st;
-	sbx_buf_init(&line, 1u << 20);
-	(void)sbx_buf_printf(&line, "{\"agent\":%llu", (unsigned long long)r->agent);
-	add_number(&line, "request", (int64_t)r->request);
-	add_number(&line, "attempt", r->attempt);
-	add_number(&line, "uid", r->uid);
-	add_text(&line, "route", r->route);
-	add_text(&line, "target", r->target);
-	add_text(&line, "class", r->class);
-	add_number(&line, "status", r->status);
-	add_text(&line, "connection", r->connection);
-	add_number(&line, "wasted", r->wasted);
-	add_number(&line, "start_unix_ms", r->start_unix_ms);
-	add_number(&line, "first_content_unix_ms", r->first_content_unix_ms);
-	add_number(&line, "end_unix_ms", r->end_unix_ms);
-	add_number(&line, "prompt_tokens", r->prompt_tokens);
-	add_number(&line, "completion_tokens", r->completion_tokens);
-	add_number(&line, "cached_tokens", r->cached_tokens);
-	add_number(&line, "cache_write_tokens", r->cache_write_tokens);
-	add_number(&line, "reasoning_tokens", r->reasoning_tokens);
-	add_number(&line, "estimated", r->estimated);
-	add_text(&line, "usage_raw", r->usage_raw);
-	add_number(&line, "cost_nanousd", r->cost_nanousd);
-	add_text(&line, "cost_status", r->cost_status);
-	add_text(&line, "price_row", r->price_row);
-	add_text(&line, "refused_because", why);
-	(void)sbx_buf_append(&line, "}\n", 2);
-
-	(void)snprintf(name, sizeof name, "%s.poison", path);
-	int rc = 0, fd = open(name, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0600);
-	if (fd < 0 || fstat(fd, &st))
-		rc = -errno;
-	else if (!S_ISREG(st.st_mode) || st.st_size + (off_t)line.n > (off_t)POISON_MAX_BYTES)
-		rc = -EFBIG;
-	else if (write(fd, line.data, line.n) != (ssize_t)line.n || fdatasync(fd))
-		rc = errno ? -errno : -ENOSPC;
-	if (fd >= 0)
-		(void)close(fd); /* synced, or told as failed already */
-	sbx_buf_fini(&line);
-	return rc;
 }

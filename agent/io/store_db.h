@@ -32,6 +32,7 @@ struct sbx_store_item {
 /* sbx_store_db_open() -- lock, open, check, migrate, recover.
  *  lock_fd  -1, or the lock that an earlier call took; it is kept by the caller over reopening, and closed by him
  *  check    run quick_check first, which reads the whole file
+ * CORRUPT is told of a database of ours only; what is none is FOREIGN, and is not touched.
  * 0, or -1 with the trouble. */
 int sbx_store_db_open(const char *path, int *lock_fd, bool check, struct sbx_store_db **ret_db, struct sbx_store_trouble *ret_trouble);
 /* well: the last thing that was done with it did not fail; else the log is left for the next opening to recover. NULL is fine. */
@@ -48,8 +49,5 @@ typedef bool sbx_store_stop_fn(void *arg);
 int sbx_store_db_report(struct sbx_store_db *db, struct sbx_store_report *report, sbx_store_stop_fn *stop, void *arg,
                         struct sbx_store_trouble *ret_trouble);
 void sbx_store_report_fini(struct sbx_store_report *report);
-
-/* Appends a refused row to PATH.poison and syncs it. 0 or -errno; -EFBIG: the file has its maximum. */
-int sbx_store_poison(const char *path, const struct sbx_store_row *row, const char *why);
 
 #endif

@@ -2,12 +2,15 @@
 /* test_store.c -- what the agent remembers: a row for each attempt, asked for through it, and kept over its death. */
 #include "tests/e2e/harness.h"
 
+#include <fcntl.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -155,6 +158,135 @@ requests_go_on_without_the_disk(void **state)
 	world_down(&w);
 }
 
+/* What `signalbox status` shows, and its exit status. */
+static int
+status_says(struct world *w, const char *const *words)
+{
+	char *said;
+	int status = world_run(w, "signalbox", &(struct start){ .bare = true, .args = (const char *[]){ "status", "--socket", w->socket, NULL } }, &said);
+	for (size_t i = 0; words[i]; i++)
+		if (!strstr(said, words[i]))
+			fail_msg("status does not say \"%s\": %s", words[i], said);
+	free(said);
+	return status;
+}
+
+/* Two agents, one file: the second runs without it, says so, and takes it over when the first has gone; however it went. */
+static void
+the_file_of_another_agent_is_taken_over(void **state)
+{
+	(void)state;
+	struct world first, second;
+	char extra[256];
+	world_simple(&first, 1, NULL, STORE);
+	agent_wait_number(&first, "store.opens", 1, 10000);
+	ask_times(&first, 2);
+	agent_wait_number(&first, "store.committed", 2, 10000);
+	(void)snprintf(extra, sizeof extra, "\"store\": \"%s/s.db\"", first.dir);
+	world_simple(&second, 1, NULL, extra);
+	ask_times(&second, 3);
+	assert_true(log_has(&second, "another agent uses this database"));
+	assert_int_equal(status_says(&second, (const char *[]){ "store: degraded, locked", "3 waiting", "another agent uses this database", NULL }), 1);
+	assert_int_equal(status_says(&first, (const char *[]){ "store: healthy", "2 written, 0 waiting", NULL }), 0);
+	world_agent_signal(&first, SIGKILL);
+	assert_int_not_equal(world_agent_wait(&first, 5000), -1);
+	agent_wait_number(&second, "store.committed", 3, 15000);
+	assert_int_equal(report_number(&second, "target", "total.attempts"), 5);
+	assert_int_equal(status_says(&second, (const char *[]){ "store: healthy", "3 written, 0 waiting", NULL }), 0);
+	world_down(&second);
+	world_down(&first);
+}
+
+static void
+a_damaged_file_is_replaced(void **state)
+{
+	(void)state;
+	struct world w;
+	char path[200];
+	world_simple(&w, 1, NULL, STORE);
+	ask_times(&w, 4);
+	agent_wait_number(&w, "store.committed", 4, 10000);
+	world_agent_signal(&w, SIGTERM);
+	assert_int_equal(world_agent_wait(&w, 10000), 0);
+	(void)snprintf(path, sizeof path, "%s/s.db", w.dir);
+	assert_int_equal(truncate(path, 5000), 0);
+	world_agent_start(&w, NULL, &(struct start){ .bare = false });
+	ask_times(&w, 1);
+	agent_wait_number(&w, "store.committed", 1, 10000);
+	assert_int_equal(report_number(&w, "target", "total.attempts"), 1);
+	assert_true(log_has(&w, "store_damaged"));
+	assert_true(log_has(&w, "s.db.damaged-2"));
+	assert_int_equal(status_says(&w, (const char *[]){ "store: healthy", "found damaged", NULL }), 0);
+	world_down(&w);
+}
+
+/* On a disk of the test's own, where it may have one. */
+static void
+a_full_disk_stops_nobody(void **state)
+{
+	(void)state;
+	struct world w;
+	char disk[200], path[220], zero[4096] = { 0 };
+	world_up(&w);
+	(void)snprintf(disk, sizeof disk, "%s/disk", w.dir);
+	(void)snprintf(path, sizeof path, "%s/ballast", disk);
+	if (mkdir(disk, 0700) || unshare(CLONE_NEWNS) || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) || mount("tmpfs", disk, "tmpfs", 0, "size=1m")) {
+		world_down(&w);
+		skip();
+	}
+	world_double(&w, "a", NULL);
+	world_agent(&w, "{\"providers\":{\"a\":{\"base_url\":\"$0\",\"key\":\"$KEY\",\"models\":{\"m\":{}}}},"
+	            "\"routes\":{\"r\":{\"targets\":[\"a/m\"]}},\"store\":\"$DIR/disk/s.db\"}", NULL);
+	agent_wait_number(&w, "store.opens", 1, 10000);
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	while (write(fd, zero, sizeof zero) > 0)
+		;
+	(void)close(fd);
+	int64_t asked = 0;
+	for (uint64_t until = now_ms() + 20000; !log_has(&w, "state=\"disk full\"") && now_ms() < until; asked += 20)
+		ask_times(&w, 20);
+	assert_true(log_has(&w, "state=\"disk full\""));
+	ask_times(&w, 5);
+	asked += 5;
+	assert_int_equal(status_says(&w, (const char *[]){ "store: degraded, disk full", "make room", " waiting", NULL }), 1);
+	assert_int_equal(unlink(path), 0);
+	agent_wait_number(&w, "store.committed", asked, 15000);
+	assert_int_equal(report_number(&w, "target", "total.attempts"), asked);
+	assert_int_equal(agent_number(&w, "store.lost"), 0);
+	assert_int_equal(status_says(&w, (const char *[]){ "store: healthy", NULL }), 0);
+	world_agent_signal(&w, SIGTERM);
+	assert_int_equal(world_agent_wait(&w, 10000), 0);
+	assert_int_equal(umount(disk), 0);
+	world_down(&w);
+}
+
+/* false wins over the directory of the service manager, which wins over nothing. */
+static void
+where_the_file_is_by_default(void **state)
+{
+	(void)state;
+	struct world w;
+	char env[200];
+	world_simple(&w, 1, NULL, NULL);
+	assert_int_equal(status_says(&w, (const char *[]){ "store: off", NULL }), 0);
+	world_agent_signal(&w, SIGTERM);
+	assert_int_equal(world_agent_wait(&w, 10000), 0);
+	(void)snprintf(env, sizeof env, "STATE_DIRECTORY=%s:/elsewhere", w.dir);
+	world_agent_start(&w, NULL, &(struct start){ .env = (const char *[]){ env, NULL } });
+	ask_times(&w, 1);
+	agent_wait_number(&w, "store.committed", 1, 10000);
+	assert_int_equal(status_says(&w, (const char *[]){ "store: healthy", "/signalbox.db", NULL }), 0);
+	world_down(&w);
+	world_simple(&w, 1, NULL, "\"store\": false");
+	world_agent_signal(&w, SIGTERM);
+	assert_int_equal(world_agent_wait(&w, 10000), 0);
+	(void)snprintf(env, sizeof env, "STATE_DIRECTORY=%s", w.dir);
+	world_agent_start(&w, NULL, &(struct start){ .env = (const char *[]){ env, NULL } });
+	assert_int_equal(status_says(&w, (const char *[]){ "store: off", NULL }), 0);
+	world_down(&w);
+}
+
 static void
 without_a_store_a_report_is_not_supported(void **state)
 {
@@ -186,6 +318,10 @@ main(void)
 		cmocka_unit_test(rows_outlive_the_agent),
 		cmocka_unit_test(requests_go_on_without_the_disk),
 		cmocka_unit_test(without_a_store_a_report_is_not_supported),
+		cmocka_unit_test(where_the_file_is_by_default),
+		cmocka_unit_test(the_file_of_another_agent_is_taken_over),
+		cmocka_unit_test(a_damaged_file_is_replaced),
+		cmocka_unit_test(a_full_disk_stops_nobody), /* last: from there on in a mount namespace of its own */
 	};
 	(void)unsetenv("STATE_DIRECTORY"); /* of whoever runs the tests */
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -128,6 +128,7 @@ static const struct mistake mistakes[] = {
 	/* store */
 	{ "{\"store\":\"x.db\"}", { "store: the path must be absolute: x.db" } },
 	{ "{\"store\":{}}", { "store: must be a string" } },
+	{ "{\"store\":true}", { "store: must be a path, or false for no store" } },
 	/* not supported yet, by name */
 	{ "{\"budgets\":{}}", { "budgets: is not supported yet by this version" } },
 	{ "{\"providers\":{" LOCAL "}},\"routes\":{\"r\":{\"targets\":[\"lan/m\"],\n\"policy\":\"cheapest\",\n\"require\":[\"tools\"],\n"

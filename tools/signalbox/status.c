@@ -28,7 +28,7 @@ static const char help[] =
 	"\n"
 	"states: up; down (it failed too often, and is tried again in a while); probing (that trial is under way);\n"
 	"        misconfigured (the provider does not know the model, or forbids it); no key (none of its keys was found)\n"
-	"exit codes: 0 every target with a key is up; 1 one is not; 2 the agent is not reachable; 64 wrong arguments; 130 interrupted\n"
+	"exit codes: 0 every target with a key is up, and the store is healthy or off; 1 it is not so; 2 the agent is not reachable; 64 wrong arguments; 130 interrupted\n"
 	"\n"
 	"example:\n"
 	"  signalbox status --watch\n";
@@ -117,6 +117,37 @@ text_of(const struct sbx_reply *reply, const char *name)
 
 /* ---- for people ---- */
 
+/* What does not work, in words, with what it has cost so far; one line while all is well. */
+static void
+say_store(const struct term *out, const struct sbx_reply *reply)
+{
+	const char *state = text_of(reply, "store.state");
+	const bool off = strcmp(state, "off") == 0, well = number_of(reply, "store.well") != 0;
+	const int64_t lost = number_of(reply, "store.lost"), refused = number_of(reply, "store.poisoned"), aside = number_of(reply, "store.put_aside");
+	if (!*state) /* an agent of another version */
+		return;
+	term_say(out, STYLE_PLAIN, "store: ");
+	if (off) {
+		term_say(out, STYLE_DIM, "off\n");
+		return;
+	}
+	if (well)
+		term_say(out, STYLE_PLAIN, "%s", strcmp(state, "ready") == 0 ? "healthy" : state);
+	else
+		term_say(out, STYLE_BAD, "degraded, %s", state);
+	term_say(out, STYLE_PLAIN, ", %s, rows: %lld written, %lld waiting", text_of(reply, "store.file"), (long long)number_of(reply, "store.committed"),
+	         (long long)number_of(reply, "store.queued"));
+	if (lost)
+		term_say(out, STYLE_BAD, ", %lld lost", (long long)lost);
+	if (refused)
+		term_say(out, STYLE_BAD, ", %lld refused (in %s.poison)", (long long)refused, text_of(reply, "store.file"));
+	(void)putchar('\n');
+	if (!well)
+		term_say(out, STYLE_BAD, "  %s\n", text_of(reply, "store.says"));
+	if (aside)
+		term_say(out, STYLE_BAD, "  it was found damaged, and put aside as %s.damaged-DATE; a new one was begun\n", text_of(reply, "store.file"));
+}
+
 static void
 say_agent(const struct term *out, const struct sbx_reply *reply)
 {
@@ -126,10 +157,12 @@ say_agent(const struct term *out, const struct sbx_reply *reply)
 	term_say(out, STYLE_BOLD, "signalboxd %s", text_of(reply, "version"));
 	term_say(out, STYLE_PLAIN, "  pid %lld, up %s, %s, %.1f MiB, configuration: %s\n", (long long)number_of(reply, "pid"), uptime,
 	         text_of(reply, "loop.kind"), (double)number_of(reply, "rss_bytes") / 1048576, *config ? config : "none");
-	term_say(out, STYLE_PLAIN, "requests: %lld in flight, %lld so far, %lld failed, %lld refused, %lld cancelled, %lld saved by failover\n\n",
+	term_say(out, STYLE_PLAIN, "requests: %lld in flight, %lld so far, %lld failed, %lld refused, %lld cancelled, %lld saved by failover\n",
 	         (long long)number_of(reply, "in_flight"), (long long)number_of(reply, "requests"), (long long)number_of(reply, "requests_failed"),
 	         (long long)number_of(reply, "requests_refused"), (long long)number_of(reply, "requests_cancelled"),
 	         (long long)number_of(reply, "failovers"));
+	say_store(out, reply);
+	(void)putchar('\n');
 }
 
 static enum style
@@ -270,6 +303,8 @@ look(struct sbx_client *c, const struct status_options *o, const struct term *ou
 			(void)putchar('\n');
 	}
 	each_target(ev.reply, on_health, &status);
+	if (*text_of(ev.reply, "store.file") && !number_of(ev.reply, "store.well"))
+		status = CLI_FAILED;
 	return status;
 }
 
