@@ -137,6 +137,36 @@ sbx_board_check(const void *base, size_t bytes, struct sbx_board *ret_board, cha
 
 /* ---- attach, load, close ---- */
 
+__attribute__((cold)) int
+sbx_boot_id(uint64_t ret_id[2])
+{
+	char text[40], hex[2][17];
+	size_t n = 0;
+	int fd = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -SBX_ENOENT;
+	const ssize_t got = read(fd, text, sizeof text);
+	(void)close(fd); /* it was only read */
+	for (ssize_t i = 0; i < got && n < 32; i++)
+		if (text[i] != '-')
+			hex[n / 16][n % 16] = text[i], n++;
+	if (n < 32)
+		return -SBX_ENOENT;
+	for (int k = 0; k < 2; k++) {
+		hex[k][16] = 0;
+		ret_id[k] = strtoull(hex[k], NULL, 16);
+	}
+	return 0;
+}
+
+static __attribute__((cold)) bool
+is_of_other_boot(const struct sbx_board *b)
+{
+	const uint64_t *its = sbx_board_header(b)->boot_id;
+	uint64_t id[2];
+	return (its[0] || its[1]) && sbx_boot_id(id) == 0 && (its[0] != id[0] || its[1] != id[1]);
+}
+
 /* Takes over the memory, also on failure. */
 static __attribute__((cold)) int
 adopt(void *base, size_t bytes, bool snapshot, struct sbx_board **ret_board, char *why, size_t why_bytes)
@@ -152,6 +182,7 @@ adopt(void *base, size_t bytes, bool snapshot, struct sbx_board **ret_board, cha
 		return rc;
 	}
 	b->snapshot = snapshot;
+	b->other_boot = snapshot && is_of_other_boot(b);
 	b->refs = 1;
 	*ret_board = b;
 	return 0;
@@ -260,6 +291,24 @@ sbx_boot_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+static uint64_t
+unix_ns(void)
+{
+	struct timespec t;
+	(void)clock_gettime(CLOCK_REALTIME, &t); /* cannot fail */
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t
+sbx_board_now(const struct sbx_board *b)
+{
+	const struct sbx_board_header *h = sbx_board_header(b);
+	const uint64_t beat_unix_ns = sbx_word_load(&h->heartbeat_unix_ns), now_unix_ns = b->other_boot ? unix_ns() : 0;
+	if (!b->other_boot)
+		return sbx_boot_ns();
+	return sbx_word_load(&h->heartbeat_boot_ns) + (now_unix_ns > beat_unix_ns ? now_unix_ns - beat_unix_ns : 0);
+}
+
 enum sbx_life
 sbx_board_life(const struct sbx_board *b, uint64_t now_boot_ns)
 {
@@ -275,7 +324,7 @@ sbx_board_life(const struct sbx_board *b, uint64_t now_boot_ns)
 	default:
 		break;
 	}
-	if ((now_boot_ns > beat_ns && now_boot_ns - beat_ns > limit_ns) || state > SBX_BOARD_REPLACED)
+	if ((now_boot_ns > beat_ns && now_boot_ns - beat_ns > limit_ns) || state > SBX_BOARD_REPLACED || b->other_boot)
 		return SBX_LIFE_STALE;
 	return state == SBX_BOARD_STARTING ? SBX_LIFE_STARTING : state == SBX_BOARD_DRAINING ? SBX_LIFE_DRAINING : SBX_LIFE_SERVING;
 }
@@ -301,23 +350,60 @@ start_ticks(pid_t pid, bool *ret_zombie)
 	return ticks;
 }
 
-__attribute__((cold)) enum sbx_life
-sbx_board_probe(const struct sbx_board *b, uint64_t now_boot_ns)
+enum process { UNSEEN, THERE, GONE };
+
+/* Is the board's agent there? Only what is certain: a pid means its process only in the same pid namespace, and with its start. */
+static __attribute__((cold)) enum process
+look_for_agent(const struct sbx_board *b)
 {
 	const struct sbx_board_header *h = sbx_board_header(b);
-	const enum sbx_life life = sbx_board_life(b, now_boot_ns);
 	const uint64_t pid = h->agent_pid;
 	struct stat own_ns;
 	bool zombie = false;
 
-	if (life != SBX_LIFE_STALE || pid == 0 || pid > INT32_MAX)
-		return life;
-	if (h->agent_pid_ns && stat("/proc/self/ns/pid", &own_ns) == 0 && own_ns.st_ino != h->agent_pid_ns)
-		return life; /* a container: that number is somebody else's here, or nobody's */
+	if (b->other_boot)
+		return GONE;
+	if (pid == 0 || pid > INT32_MAX || stat("/proc/self/ns/pid", &own_ns) || own_ns.st_ino != h->agent_pid_ns)
+		return UNSEEN;
 	const uint64_t ticks = start_ticks((pid_t)pid, &zombie);
-	if (zombie || (ticks && h->agent_start_ticks && ticks != h->agent_start_ticks))
-		return SBX_LIFE_DEAD; /* pids are reused */
-	return kill((pid_t)pid, 0) < 0 && errno == ESRCH ? SBX_LIFE_DEAD : SBX_LIFE_HUNG; /* EPERM: it is there */
+	if (zombie || (ticks && h->agent_start_ticks && ticks != h->agent_start_ticks)) /* pids are reused */
+		return GONE;
+	if (ticks)
+		return THERE;
+	return kill((pid_t)pid, 0) < 0 && errno == ESRCH ? GONE : UNSEEN; /* where others' processes are hidden it may be anybody */
+}
+
+__attribute__((cold)) enum sbx_life
+sbx_board_probe(const struct sbx_board *b, uint64_t now_boot_ns)
+{
+	const enum sbx_life life = sbx_board_life(b, now_boot_ns);
+
+	if (life == SBX_LIFE_STOPPED || life == SBX_LIFE_REPLACED)
+		return life;
+	switch (look_for_agent(b)) {
+	case GONE:
+		return SBX_LIFE_DEAD; /* however young the heartbeat */
+	case THERE:
+		return life == SBX_LIFE_STALE ? SBX_LIFE_HUNG : life;
+	case UNSEEN:
+		break;
+	}
+	return life;
+}
+
+__attribute__((cold)) void
+sbx_board_agent(const struct sbx_board *b, struct sbx_agent_view *ret_view)
+{
+	const struct sbx_board_header *h = sbx_board_header(b);
+	const uint64_t now_ns = sbx_board_now(b), beat_ns = sbx_word_load(&h->heartbeat_boot_ns);
+
+	*ret_view = (struct sbx_agent_view){
+		.life = sbx_board_probe(b, now_ns),
+		.pid = (int64_t)h->agent_pid,
+		.pid_visible = look_for_agent(b) != UNSEEN,
+		.facts_age_ns = now_ns > beat_ns ? now_ns - beat_ns : 0,
+		.facts_unix_ns = sbx_word_load(&h->heartbeat_unix_ns),
+	};
 }
 
 const char *

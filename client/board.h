@@ -21,16 +21,19 @@ struct sbx_board {
 	const uint8_t *base;
 	size_t bytes;
 	bool snapshot;           /* heap memory that was read from a file; else a map */
+	bool other_boot;         /* of a time before the host's last start */
 	uint32_t refs;           /* atomic: handles of several threads may share it */
 	struct sbx_board_table hot, credential, provider, target, route;
 	const char *text;
 	uint64_t text_bytes;
 };
 
-/* Is this memory (8-byte aligned, of `bytes` bytes) a board? Fills in all of *ret_board but snapshot and refs. 0; -SBX_EBUSY not
+/* Is this memory (8-byte aligned, of `bytes` bytes) a board? Fills in all of *ret_board but snapshot, other_boot and refs. 0; -SBX_EBUSY not
  * ready; -SBX_EVERSION; -SBX_EPROTO; with a sentence in why (may be NULL). */
 int sbx_board_check(const void *base, size_t bytes, struct sbx_board *ret_board, char *why, size_t why_bytes);
 struct sbx_board *sbx_board_get(struct sbx_board *b); /* one more reference */
+/* The kernel's random id of this start of the host. 0, or -SBX_ENOENT: there is no /proc. */
+int sbx_boot_id(uint64_t ret_id[2]);
 
 static inline const struct sbx_board_header *
 sbx_board_header(const struct sbx_board *b)

@@ -250,6 +250,8 @@ SBX_API int sbx_board_load(const char *path, struct sbx_board **ret_board, char 
 SBX_API void sbx_board_close(struct sbx_board *b); /* NULL is fine. Not while another thread looks at it */
 
 SBX_API uint64_t sbx_boot_ns(void); /* CLOCK_BOOTTIME now */
+/* The same on the clock of this board's times: another one only where a snapshot is older than the host's last start. */
+SBX_API uint64_t sbx_board_now(const struct sbx_board *b);
 
 enum sbx_life {
 	SBX_LIFE_STARTING, SBX_LIFE_SERVING, SBX_LIFE_DRAINING,
@@ -257,12 +259,22 @@ enum sbx_life {
 	SBX_LIFE_REPLACED,  /* by another board: sbx_board() has it */
 	SBX_LIFE_STALE,     /* no heartbeat for three intervals: sbx_board_probe() knows more */
 	SBX_LIFE_HUNG,      /* probe only: stale, but its process is there */
-	SBX_LIFE_DEAD,      /* probe only: stale, and its process is gone */
+	SBX_LIFE_DEAD,      /* probe only: its process is gone, and it had not stopped */
 };
 /* What the board itself tells of its agent: no system call. Never HUNG or DEAD. */
 SBX_API enum sbx_life sbx_board_life(const struct sbx_board *b, uint64_t now_boot_ns);
-/* The same, and where it is stale a look for the process. STALE remains where it cannot be seen (another pid namespace). */
+/* The same, and a look for the process: a dead one is told at once, whatever its heartbeat. Where it cannot be seen (another pid
+ * namespace, a container) STALE remains: nothing is guessed. */
 SBX_API enum sbx_life sbx_board_probe(const struct sbx_board *b, uint64_t now_boot_ns);
+struct sbx_agent_view {
+	enum sbx_life life;              /* as sbx_board_probe(): stopped, hung and dead are three answers */
+	int64_t pid;                     /* in the agent's own pid namespace */
+	bool pid_visible;                /* it can be told from here whether that process is there */
+	uint64_t facts_age_ns;           /* since the last heartbeat: what the board says is as of then */
+	uint64_t facts_unix_ns;          /* when that was, by the wall clock */
+};
+/* How is the agent, and how old is what the board says? For a map and a snapshot alike, without asking the agent. */
+SBX_API void sbx_board_agent(const struct sbx_board *b, struct sbx_agent_view *ret_view);
 SBX_API const char *sbx_life_word(enum sbx_life life);
 
 struct sbx_board_info {

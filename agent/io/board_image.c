@@ -153,6 +153,7 @@ sbx_board_image(const struct sbx_tables *t, const struct sbx_board_identity *id,
 		.heartbeat_interval_ns = SBX_BOARD_HEARTBEAT_NS,
 		.agent_start_ticks = id->start_ticks,
 		.agent_pid_ns = id->pid_ns,
+		.boot_id = { id->boot_id[0], id->boot_id[1] },
 		.state = SBX_BOARD_STARTING,
 	};
 	struct image im = { .rc = 0 };

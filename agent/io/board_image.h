@@ -17,7 +17,7 @@
 #include "client/buf.h"
 
 struct sbx_board_identity {
-	uint64_t generation, edition, pid, start_boot_ns, start_ticks, pid_ns;
+	uint64_t generation, edition, pid, start_boot_ns, start_ticks, pid_ns, boot_id[2];
 };
 
 /* Appends the image to an empty buffer. unix_s: now by the wall clock, for prices that are over. 0, -SBX_ENOMEM, -SBX_ETOOBIG. */

@@ -18,6 +18,7 @@
 #include "agent/core/tariff.h"
 #include "agent/io/board_image.h"
 #include "agent/log.h"
+#include "client/board.h"
 
 #define S 1000000000u
 #define DIRTY_AT_ONCE 64u
@@ -91,6 +92,8 @@ identify(struct sbx_publisher *p)
 	p->id.pid = (uint64_t)getpid();
 	p->id.start_ticks = own_start_ticks();
 	p->id.start_boot_ns = p->id.start_ticks && hz > 0 ? p->id.start_ticks * (1000000000u / (uint64_t)hz) : clock_ns(CLOCK_BOOTTIME);
+	if (sbx_boot_id(p->id.boot_id))
+		p->id.boot_id[0] = p->id.boot_id[1] = 0;
 	p->id.pid_ns = stat("/proc/self/ns/pid", &ns) == 0 ? ns.st_ino : 0;
 }
 

@@ -30,9 +30,9 @@
  *    56 agent_start_boot_ns                                 192 heartbeat_boot_ns
  *    64 heartbeat_interval_ns                               200 heartbeat_unix_ns  the same moment by the wall clock
  *    72 reserved                                            208 state              SBX_BOARD_STARTING ...
- *    80 hot       table                                     216 reserved (5 words)
- *    96 credential table
- *   112 provider  table, cold
+ *    80 hot       table                                     --- and these not ---
+ *    96 credential table                                    216 boot_id[2]         random, of the host's start; 0 = not known
+ *   112 provider  table, cold                              232 reserved (3 words)
  *
  *   HOT ROW, 256 bytes, one for each target; row i is of target row i
  *     0 seq                 odd = being written             128 why                  SBX_BOARD_WHY_*; of `state`
@@ -96,7 +96,9 @@
  * request, 0 for most, nano-USD per million of them: the highest that is in force or announced.
  *
  * THE AGENT: state STOPPED = an orderly end; REPLACED = another board has taken over, ask for it; else a heartbeat older than
- * three intervals = it hangs or is dead (its pid and start tell which, where they can be seen).
+ * three intervals = it hangs or is dead. Its process tells which: pid and start, where agent_pid_ns is the reader's own pid
+ * namespace. In another one that number is somebody else's or nobody's, and no more can be said than that the heartbeat is old. A
+ * snapshot of another boot_id is of an agent that is dead, and its _boot_ns count from another zero: the wall clock bridges the two.
  */
 #ifndef SIGNALBOX_BOARD_H
 #define SIGNALBOX_BOARD_H
@@ -169,7 +171,7 @@ struct sbx_board_header {
 	uint64_t text_offset, text_bytes;
 	uint64_t agent_start_ticks, agent_pid_ns;
 	uint64_t heartbeat_boot_ns, heartbeat_unix_ns, state;
-	uint64_t reserved_216[5];
+	uint64_t boot_id[2], reserved_232[3];
 };
 
 struct sbx_board_hot {
@@ -224,7 +226,7 @@ SBX_BOARD_AT(header, hot, 80); SBX_BOARD_AT(header, credential, 96); SBX_BOARD_A
 SBX_BOARD_AT(header, target, 128); SBX_BOARD_AT(header, route, 144); SBX_BOARD_AT(header, text_offset, 160);
 SBX_BOARD_AT(header, text_bytes, 168); SBX_BOARD_AT(header, agent_start_ticks, 176); SBX_BOARD_AT(header, agent_pid_ns, 184);
 SBX_BOARD_AT(header, heartbeat_boot_ns, 192); SBX_BOARD_AT(header, heartbeat_unix_ns, 200); SBX_BOARD_AT(header, state, 208);
-SBX_BOARD_AT(header, reserved_216, 216); SBX_BOARD_ASSERT(sizeof(struct sbx_board_header) == 256);
+SBX_BOARD_AT(header, boot_id, 216); SBX_BOARD_AT(header, reserved_232, 232); SBX_BOARD_ASSERT(sizeof(struct sbx_board_header) == 256);
 SBX_BOARD_AT(hot, seq, 0); SBX_BOARD_AT(hot, shut_until_boot_ns, 8); SBX_BOARD_AT(hot, throttled_boot_ns, 16);
 SBX_BOARD_AT(hot, price_change_unix_s, 24); SBX_BOARD_AT(hot, price_in, 32); SBX_BOARD_AT(hot, price_out, 40); SBX_BOARD_AT(hot, in_flight, 48);
 SBX_BOARD_AT(hot, first_p50_ns, 56); SBX_BOARD_AT(hot, throttle_boot_ns, 64); SBX_BOARD_AT(hot, why, 128);

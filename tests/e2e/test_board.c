@@ -2,14 +2,17 @@
 /* test_board.c -- the board through the real agent: handed over, following what happens, replaced, and left behind. */
 #include "tests/e2e/harness.h"
 
+#include <poll.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -173,10 +176,14 @@ hung_is_not_dead(void **state)
 	world_simple(&w, 1, NULL, NULL);
 	struct sbx_client *c = client_up(&w);
 	struct sbx_board *b = board_of(c);
-	assert_int_equal(sbx_board_probe(b, sbx_boot_ns()), SBX_LIFE_SERVING);
+	struct sbx_agent_view v;
+	sbx_board_agent(b, &v);
+	assert_true(v.life == SBX_LIFE_SERVING && v.pid == w.agent && v.pid_visible && v.facts_age_ns < 3000000000u);
 	world_agent_signal(&w, SIGSTOP);
 	wait_life(b, SBX_LIFE_HUNG, 10000);
 	assert_int_equal(sbx_board_life(b, sbx_boot_ns()), SBX_LIFE_STALE);
+	sbx_board_agent(b, &v);
+	assert_true(v.life == SBX_LIFE_HUNG && v.facts_age_ns > 3000000000u);
 	world_agent_signal(&w, SIGCONT);
 	wait_life(b, SBX_LIFE_SERVING, 10000);
 	sbx_board_close(b);
@@ -199,11 +206,13 @@ dead_and_whom_to_call(void **state)
 	char url[128];
 	(void)snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/chat/completions", w.dbl[0].http_port);
 	world_agent_signal(&w, SIGKILL);
+	wait_life(b, SBX_LIFE_DEAD, 2000); /* a zombie is dead, and is seen before its heartbeat is old */
 	(void)world_agent_wait(&w, 5000);
-	wait_life(b, SBX_LIFE_DEAD, 10000);
+	assert_int_equal(sbx_board_probe(b, sbx_boot_ns()), SBX_LIFE_DEAD);
 	struct sbx_board *s = snapshot_of(&w);
 	sbx_board_describe(s, &info);
 	assert_true(info.snapshot && info.n_targets == 2);
+	assert_int_equal(sbx_board_probe(s, sbx_board_now(s)), SBX_LIFE_DEAD); /* the last file says that it serves; it does not */
 	assert_int_equal(sbx_board_find_route(s, "r", &need.route), 0);
 	assert_int_equal(sbx_bypass(s, &need, sbx_boot_ns(), direct, 4), 2);
 	assert_string_equal(direct[0].target, "a/m");
@@ -297,6 +306,145 @@ without_a_board_all_else_works(void **state)
 	world_down(&w);
 }
 
+/* ---- a client that gets no descriptor ---- */
+
+/* One connection to the agent, byte by byte as plain read() and write() see it: descriptors fall by the way. Never returns. */
+static void
+relay(int listener, const char *to)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	char bytes[4096];
+	(void)snprintf(addr.sun_path, sizeof addr.sun_path, "%.100s", to);
+	const int client = accept(listener, NULL, NULL), agent = socket(AF_UNIX, SOCK_STREAM, 0);
+	if (client < 0 || connect(agent, (struct sockaddr *)&addr, sizeof addr))
+		_exit(1);
+	struct pollfd p[2] = { { .fd = client, .events = POLLIN }, { .fd = agent, .events = POLLIN } };
+	while (poll(p, 2, -1) > 0)
+		for (int i = 0; i < 2; i++) {
+			if (!p[i].revents)
+				continue;
+			const ssize_t n = read(p[i].fd, bytes, sizeof bytes);
+			if (n <= 0)
+				_exit(0);
+			for (ssize_t done = 0, put; done < n; done += put)
+				if ((put = write(p[1 - i].fd, bytes + done, (size_t)(n - done))) <= 0)
+					_exit(0);
+		}
+	_exit(0);
+}
+
+/* A relay, a sandbox, a runtime that cannot receive descriptors: everything but the board works. */
+static void
+a_relay_that_drops_the_board(void **state)
+{
+	(void)state;
+	struct world w;
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	struct sbx_open_options options = SBX_OPEN_OPTIONS_INIT;
+	struct sbx_client *c;
+	struct sbx_board *b;
+	int status;
+	world_simple(&w, 1, NULL, NULL);
+	(void)snprintf(addr.sun_path, sizeof addr.sun_path, "%.80s/relay", w.dir);
+	const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&addr, sizeof addr), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	const pid_t pid = fork();
+	if (pid == 0)
+		relay(listener, w.socket);
+	(void)close(listener);
+	options.socket = addr.sun_path;
+	assert_int_equal(sbx_open(&options, &c), 0);
+	for (int reloads = 0; reloads < 3; reloads++) {
+		assert_int_equal(sbx_board(c, &b), -SBX_ENOBOARD);
+		assert_non_null(strstr(sbx_client_error(c), "no board"));
+		for (int stream = 0; stream < 2; stream++) {
+			struct sbx_reply *r = ask(c, stream, 10000);
+			assert_true(sbx_reply_ok(r));
+			sbx_reply_free(r);
+		}
+		world_agent_signal(&w, SIGHUP); /* and a frame BOARD, without its descriptor */
+		agent_wait_number(&w, "reloads", reloads + 1, 5000);
+	}
+	sbx_close(c);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	c = client_up(&w); /* who comes without the relay has it */
+	sbx_board_close(board_of(c));
+	sbx_close(c);
+	world_down(&w);
+}
+
+/* ---- prices ---- */
+
+#define PRICED(tokens, price)                                                                                                  \
+	"{\"models\":[{\"model\":\"a/m\",\"context\":" tokens ",\"max_output\":500,\"supports\":[\"function_calling\"],\"prices\":[{" \
+	"\"from\":\"2020-01-01\",\"source\":\"s\",\"read_on\":\"2020-01-01\",\"input_cost_per_token\":" price ",\"output_cost_per_token\":5e-6}]}]}"
+
+static void
+write_catalog(const struct world *w, const char *text)
+{
+	char path[192];
+	(void)snprintf(path, sizeof path, "%s/catalog.json", w->dir);
+	FILE *f = fopen(path, "we");
+	assert_non_null(f);
+	assert_true(fputs(text, f) >= 0);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* What the catalog says stands on the board, and a reload brings what it says now. */
+static void
+what_a_model_costs_and_can_do(void **state)
+{
+	(void)state;
+	struct world w;
+	struct sbx_target_view v;
+	struct sbx_need need = SBX_NEED_INIT;
+	struct sbx_pick pick[4];
+	world_up(&w);
+	(void)world_double(&w, "a", NULL);
+	(void)world_double(&w, "b", NULL);
+	write_catalog(&w, PRICED("1000", "2e-6"));
+	world_agent(&w, "{\"catalog\":\"$DIR/catalog.json\",\"providers\":{"
+	                "\"a\":{\"dialect\":\"openai-chat\",\"base_url\":\"$0\",\"key\":\"$KEY\"},\"b\":{\"dialect\":\"openai-chat\",\"base_url\":\"$1\",\"key\":\"$KEY\"}},"
+	                "\"routes\":{\"r\":{\"targets\":[\"a/m\",\"b/m\"]}}}", NULL);
+	struct sbx_client *c = client_up(&w);
+	struct sbx_board *b = board_of(c);
+	assert_int_equal(sbx_board_find_route(b, "r", &need.route), 0);
+	assert_int_equal(sbx_board_target(b, 0, sbx_boot_ns(), &v), 0);
+	assert_string_equal(v.name, "a/m");
+	assert_true(v.price_in == 2000000000 && v.price_out == 5000000000 && v.price_change_unix_s == 0);
+	assert_true(v.context_tokens == 1000 && v.output_tokens == 500);
+	assert_true(v.caps == SBX_CAP_TOOLS && (v.caps_known & SBX_CAP_VISION) && !(v.caps_known & SBX_CAP_PREFILL));
+	assert_int_equal(sbx_board_target(b, 1, sbx_boot_ns(), &v), 0);
+	assert_true(v.price_in == SBX_UNPRICED && v.price_out == SBX_UNPRICED && v.caps_known == 0);
+	need.caps = SBX_CAP_VISION;
+	assert_int_equal(sbx_board_pick(b, &need, sbx_boot_ns(), pick, 4), 1);
+	assert_int_equal(pick[0].target, 1);
+	need.caps = 0;
+	need.input_tokens = need.output_tokens = 100;
+	need.max_cost_nanousd = 700000;
+	assert_int_equal(sbx_board_pick(b, &need, sbx_boot_ns(), pick, 4), 1);
+	assert_true(pick[0].target == 0 && pick[0].cost_nanousd == 700000);
+	write_catalog(&w, PRICED("2000", "3e-6"));
+	world_agent_signal(&w, SIGHUP);
+	wait_life(b, SBX_LIFE_REPLACED, 5000);
+	sbx_board_close(b);
+	for (uint64_t until = now_ms() + 5000;; nap()) {
+		assert_true(now_ms() < until);
+		b = board_of(c);
+		if (sbx_board_life(b, sbx_boot_ns()) == SBX_LIFE_SERVING)
+			break;
+		sbx_board_close(b);
+	}
+	assert_int_equal(sbx_board_target(b, 0, sbx_boot_ns(), &v), 0);
+	assert_true(v.price_in == 3000000000 && v.context_tokens == 2000);
+	assert_int_equal(sbx_board_pick(b, &need, sbx_boot_ns(), pick, 4), 0);
+	sbx_board_close(b);
+	sbx_close(c);
+	world_down(&w);
+}
+
 int
 main(void)
 {
@@ -309,6 +457,8 @@ main(void)
 		cmocka_unit_test(good_in_a_forked_child),
 		cmocka_unit_test(no_key_on_the_board),
 		cmocka_unit_test(without_a_board_all_else_works),
+		cmocka_unit_test(a_relay_that_drops_the_board),
+		cmocka_unit_test(what_a_model_costs_and_can_do),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

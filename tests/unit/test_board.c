@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * test_board.c -- the board's bytes, the ladder of attaching, choosing from it, and that a choice agrees with the agent's gate.
- * Its race is test_board_race.c; through the real agent: tests/e2e/test_board.c.
+ * Its race is test_board_race.c, how the agent is test_board_life.c, prices test_board_prices.c; through the real agent: tests/e2e/test_board.c.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -358,74 +358,6 @@ whom_to_call_directly(void **state)
 	assert_string_equal(d[3].auth, "none");
 	assert_string_equal(d[3].key_name, "");
 	assert_string_equal(d[4].target, "bare/e"); /* the agent has no key for it */
-	free(image);
-}
-
-static void
-the_life_of_the_agent(void **state)
-{
-	static const struct {
-		uint64_t state, age;
-		bool snapshot;
-		enum sbx_life want;
-	} cases[] = {
-		{ SBX_BOARD_STARTING, 0, false, SBX_LIFE_STARTING },
-		{ SBX_BOARD_SERVING, 0, false, SBX_LIFE_SERVING },
-		{ SBX_BOARD_SERVING, 3 * S, false, SBX_LIFE_SERVING },
-		{ SBX_BOARD_SERVING, 3 * S + 1, false, SBX_LIFE_STALE },
-		{ SBX_BOARD_DRAINING, 2 * S, false, SBX_LIFE_DRAINING },
-		{ SBX_BOARD_DRAINING, 4 * S, false, SBX_LIFE_STALE },
-		{ SBX_BOARD_STOPPED, 900 * S, false, SBX_LIFE_STOPPED },
-		{ SBX_BOARD_REPLACED, 900 * S, false, SBX_LIFE_REPLACED },
-		{ SBX_BOARD_SERVING, 13 * S, true, SBX_LIFE_SERVING },
-		{ SBX_BOARD_SERVING, 13 * S + 1, true, SBX_LIFE_STALE },
-		{ 77, 0, false, SBX_LIFE_STALE },
-	};
-	(void)state;
-	for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-		size_t n;
-		uint8_t *image = rig_image(&n);
-		memcpy(image + 208, &cases[i].state, 8);
-		struct sbx_board b = check(image, n);
-		b.snapshot = cases[i].snapshot;
-		assert_int_equal(sbx_board_life(&b, 1000 * S + cases[i].age), cases[i].want);
-		free(image);
-	}
-	assert_string_equal(sbx_life_word(SBX_LIFE_HUNG), "hung");
-}
-
-/* A pid that is alive but began at another time is somebody else; one in another pid namespace cannot be judged. */
-static void
-the_process_behind_a_stale_board(void **state)
-{
-	struct stat ns;
-	size_t n;
-	uint8_t *image = rig_image(&n);
-	struct sbx_board_header *h = (struct sbx_board_header *)(void *)image;
-	(void)state;
-	assert_int_equal(stat("/proc/self/ns/pid", &ns), 0);
-	const struct sbx_board b = check(image, n);
-	h->agent_pid = (uint64_t)getpid();
-	h->agent_pid_ns = ns.st_ino;
-	h->agent_start_ticks = 0;
-	assert_int_equal(sbx_board_probe(&b, 2000 * S), SBX_LIFE_HUNG);
-	h->agent_start_ticks = 1;
-	assert_int_equal(sbx_board_probe(&b, 2000 * S), SBX_LIFE_DEAD);
-	h->agent_pid_ns++;
-	assert_int_equal(sbx_board_probe(&b, 2000 * S), SBX_LIFE_STALE);
-	h->agent_pid_ns = 0;
-	h->agent_start_ticks = 0;
-	pid_t pid = fork();
-	if (pid == 0)
-		_exit(0);
-	siginfo_t info;
-	assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
-	h->agent_pid = (uint64_t)pid;
-	assert_int_equal(sbx_board_probe(&b, 2000 * S), SBX_LIFE_DEAD); /* dead, not yet buried */
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
-	assert_int_equal(sbx_board_probe(&b, 2000 * S), SBX_LIFE_DEAD);
-	h->agent_pid = UINT64_MAX;
-	assert_int_equal(sbx_board_probe(&b, 2000 * S), SBX_LIFE_STALE);
 	free(image);
 }
 
@@ -839,8 +771,6 @@ main(void)
 		cmocka_unit_test(descriptors),
 		cmocka_unit_test(picks),
 		cmocka_unit_test(whom_to_call_directly),
-		cmocka_unit_test(the_life_of_the_agent),
-		cmocka_unit_test(the_process_behind_a_stale_board),
 		cmocka_unit_test(no_system_call),
 		cmocka_unit_test(the_board_agrees_with_the_gate),
 		cmocka_unit_test(how_often_rows_are_written),
