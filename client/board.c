@@ -47,6 +47,19 @@ table_ok(const struct sbx_board_table *t, size_t row_bytes, uint64_t header_byte
 	       t->offset >= header_bytes && t->offset <= board_bytes && (uint64_t)t->stride * t->count <= board_bytes - t->offset;
 }
 
+/* No table reaches into another one or into the text: what is cold must not lie where the agent writes. */
+static __attribute__((cold)) bool
+apart(const struct sbx_board *b, uint64_t text_offset)
+{
+	const struct sbx_board_table all[] = { b->hot, b->credential, b->provider, b->target, b->route, { text_offset, 1, (uint32_t)b->text_bytes } };
+	const size_t n = sizeof all / sizeof all[0];
+	for (size_t i = 0; i < n; i++)
+		for (size_t k = 0; k < n; k++)
+			if (k != i && all[i].count && all[i].offset - all[k].offset < (uint64_t)all[k].stride * all[k].count) /* what lies before wraps round */
+				return false;
+	return true;
+}
+
 static __attribute__((cold)) bool
 text_ok(const struct sbx_board *b, struct sbx_board_text t)
 {
@@ -127,6 +140,8 @@ sbx_board_check(const void *base, size_t bytes, struct sbx_board *ret_board, cha
 	b.text_bytes = shared->text_bytes;
 	if (text_offset < header_bytes || text_offset > board_bytes || b.text_bytes == 0 || b.text_bytes > board_bytes - text_offset)
 		return say(-SBX_EPROTO, why, why_bytes, "the text of the board lies outside of it");
+	if (!apart(&b, text_offset))
+		return say(-SBX_EPROTO, why, why_bytes, "tables of the board overlap");
 	b.text = (const char *)b.base + text_offset;
 	const char *table = bad_table(&b, &row);
 	if (table)

@@ -329,6 +329,7 @@ snapshots_good_and_bad(void **state)
 	assert_non_null(whole);
 
 	((struct sbx_board_header *)(void *)whole)->heartbeat_unix_ns -= 3ull * 86400 * 1000000000; /* of an earlier boot */
+	((struct sbx_board_header *)(void *)whole)->boot_id[0]++;
 	write_file(&w, "old", whole, n, path, sizeof path);
 	assert_int_equal(chmod(path, 0400), 0);
 	assert_int_equal(DIRECT(&w, &said, "-r", "r", "--snapshot", path), 0);

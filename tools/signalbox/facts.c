@@ -13,9 +13,6 @@
 #include "tools/signalbox/facts.h"
 
 #include <string.h>
-#include <time.h>
-
-#define BOOT_APART_NS 60000000000ull /* two boots begin farther apart than this; a clock is seldom set by more */
 
 static const struct {
 	const char *word;
@@ -48,10 +45,10 @@ word_of(enum sbx_life life)
 	case SBX_LIFE_STOPPED: return AGENT_STOPPED;
 	case SBX_LIFE_REPLACED: return AGENT_REPLACED;
 	case SBX_LIFE_DEAD: return AGENT_DEAD;
-	case SBX_LIFE_STALE: /* its process cannot be seen from here */
-	case SBX_LIFE_HUNG: break;
+	case SBX_LIFE_HUNG: return AGENT_HUNG;
+	case SBX_LIFE_STALE: break; /* hung or dead: its process cannot be seen from here */
 	}
-	return AGENT_HUNG;
+	return AGENT_UNREACHABLE;
 }
 
 /* ---- clocks ---- */
@@ -62,15 +59,7 @@ ms_between(uint64_t from_ns, uint64_t to_ns)
 	return to_ns > from_ns ? (int64_t)((to_ns - from_ns) / 1000000) : 0;
 }
 
-static uint64_t
-unix_ns(void)
-{
-	struct timespec t;
-	(void)clock_gettime(CLOCK_REALTIME, &t); /* cannot fail */
-	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
-}
-
-/* Now, and how old the facts are. A board of an earlier boot counts from another zero: the wall clock bridges the two. */
+/* Now, on the board's own clock, and how old the facts are. */
 static void
 read_clocks(struct facts *f)
 {
@@ -79,12 +68,8 @@ read_clocks(struct facts *f)
 	if (!f->board)
 		return;
 	sbx_board_describe(f->board, &f->info);
-	const uint64_t now_unix_ns = unix_ns(), beat_ns = f->info.heartbeat_boot_ns;
-	const uint64_t boot_unix_ns = now_unix_ns - f->now_boot_ns, its_boot_unix_ns = f->info.heartbeat_unix_ns - beat_ns;
-	const uint64_t apart_ns = boot_unix_ns > its_boot_unix_ns ? boot_unix_ns - its_boot_unix_ns : its_boot_unix_ns - boot_unix_ns;
-	if (f->info.snapshot && apart_ns > BOOT_APART_NS)
-		f->now_boot_ns = beat_ns + (now_unix_ns > f->info.heartbeat_unix_ns ? now_unix_ns - f->info.heartbeat_unix_ns : 0);
-	f->age_ms = ms_between(beat_ns, f->now_boot_ns);
+	f->now_boot_ns = sbx_board_now(f->board);
+	f->age_ms = ms_between(f->info.heartbeat_boot_ns, f->now_boot_ns);
 }
 
 /* ---- boards ---- */
@@ -162,8 +147,7 @@ judge_silent(const struct facts *f, int rc)
 {
 	if (!f->board)
 		return rc == -SBX_ETIME ? AGENT_HUNG : AGENT_UNREACHABLE;
-	/* The process is looked for only where the heartbeat is old; that it does not answer is as good as that. */
-	const enum sbx_life life = sbx_board_probe(f->board, UINT64_MAX);
+	const enum sbx_life life = sbx_board_probe(f->board, sbx_board_now(f->board));
 	if (life == SBX_LIFE_STOPPED || life == SBX_LIFE_DEAD)
 		return word_of(life);
 	return rc == -SBX_ETIME ? AGENT_HUNG : AGENT_UNREACHABLE;
