@@ -160,6 +160,7 @@ enum sbx_hub_kind {
 	SBX_HUB_LIFECYCLE,  /* the stream lives, but nothing the client asked for: role delta, ping, comment, empty block */
 	SBX_HUB_TEXT,       /* text */
 	SBX_HUB_REASONING,  /* text */
+	SBX_HUB_DETAIL,     /* text = one object of reasoning_details, as JSON; id = the tool call that the provider ties it to, or empty */
 	SBX_HUB_REFUSAL,    /* text */
 	SBX_HUB_TOOL_CALL,  /* index; id and name on the first fragment; text = piece of the arguments */
 	SBX_HUB_USAGE,      /* usage: replaces what came before */
@@ -167,7 +168,7 @@ enum sbx_hub_kind {
 	SBX_HUB_ERROR,      /* error: the answer is void or broken; nothing follows */
 	SBX_HUB_COMPLETE,   /* by its content the answer is whole; usage or the end mark may still come */
 	SBX_HUB_END,        /* the end mark ([DONE]), or the end of a whole body: nothing follows */
-	SBX_HUB_WIRE,       /* text = the payload of this wire event; flags */
+	SBX_HUB_WIRE,       /* text = the payload of this wire event; name = its SSE event field, or empty; flags */
 };
 enum { /* flags of WIRE */
 	SBX_WIRE_CONTENT = 1,   /* it held TEXT, REASONING, REFUSAL or TOOL_CALL */
@@ -202,6 +203,41 @@ struct sbx_decode_opts {
 	bool drop_usage;       /* the usage chunk was asked for by us alone: mark it UNASKED */
 };
 
+/* ---- between dialects ----
+ * Where client and provider speak different dialects, the hub's form of a request is the body of OpenAI's chat completions, as checked
+ * text, with these members more:
+ *   cache_control                on content parts, messages and tools: marks of a prompt cache, as Anthropic has them
+ *   messages[].reasoning_details what a model thought, to be given back to it unchanged, as OpenRouter has it: a list of
+ *                                {"type":"reasoning.text","text","signature"} | {"type":"reasoning.encrypted","data","id"} |
+ *                                {"type":"reasoning.summary","summary"}, each with "format" (anthropic-claude-v1, google-gemini-v1,
+ *                                openai-responses-v1: whose it is; others leave it out) and "index"
+ *   x_native                     {"<dialect>": {...}} on the body, messages, parts and tools: members that only that dialect knows, as
+ *                                they are; another one refuses them (or drops them, where that is allowed)
+ * The hub's form of an answer is the events below. */
+
+/* What a translation for a target needs to know. */
+struct sbx_translation {
+	const char *model;
+	bool stream;
+	bool drop_params;             /* leave out what the dialect cannot say, in place of refusing the request */
+	int64_t max_output_tokens;    /* of the target; 0 = not known. Some dialects demand a limit */
+	/* What the model thought before it made this tool call (its id, unescaped): a JSON list of reasoning_details; empty = not
+	 * known. For clients that give the calls back, but not the reasoning. NULL = nobody remembers. */
+	struct sbx_span (*recall)(void *arg, struct sbx_span call_id);
+	void *arg;
+};
+
+/* How an answer is to be written. */
+struct sbx_encode_opts {
+	enum sbx_op op;
+	bool stream;
+	bool include_usage;           /* the client wants the usage of a stream, where the dialect lets it choose */
+	const char *model;            /* as the client is to see it */
+	const char *id;               /* of this answer: printable, without quotes */
+	uint64_t created_unix_s;
+};
+struct sbx_encoder; /* one per attempt; each dialect has its own inside */
+
 struct sbx_decoder; /* one per attempt; each dialect has its own inside */
 
 struct sbx_dialect {
@@ -227,6 +263,22 @@ struct sbx_dialect {
 	 * nothing: the caller knows by the absence of COMPLETE. */
 	void (*decoder_end)(struct sbx_decoder *d);
 	uint32_t (*decoder_malformed)(const struct sbx_decoder *d); /* wire events skipped so far */
+
+	/* ---- towards other dialects; NULL where the hub's form is its own ---- */
+	/* A checked body of this dialect in the hub's form, and the other way round. Appended to `out`. 0; -SBX_ESYNTAX: *ret_fault names the
+	 * member (`unsupported`: it cannot be said in that dialect); -SBX_ETOOBIG; -SBX_ENOMEM. */
+	int (*to_hub)(enum sbx_op op, struct sbx_span body, struct sbx_buf *out, struct sbx_fault *ret_fault);
+	int (*from_hub)(enum sbx_op op, struct sbx_span body, const struct sbx_translation *t, struct sbx_buf *out, struct sbx_fault *ret_fault);
+
+	/* ---- towards clients; NULL where no client speaks it ---- */
+	/* Events of any decoder (all but WIRE and END) as an answer of this dialect, appended to `out`: server-sent events with their framing, or
+	 * one body at the end. Only of an answer that is whole comes an end. 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
+	struct sbx_encoder *(*encoder_new)(const struct sbx_encode_opts *opts, struct sbx_buf *out); /* NULL on no memory; both outlive it */
+	int (*encoder_event)(struct sbx_encoder *e, const struct sbx_hub_event *ev);
+	int (*encoder_end)(struct sbx_encoder *e);
+	void (*encoder_free)(struct sbx_encoder *e);
+	/* An error as its clients expect it: one JSON body. 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
+	int (*write_error)(const struct sbx_provider_error *error, struct sbx_buf *out);
 };
 
 /* By name; NULL when there is none. The table is agent/dialect/hub.c: one row per dialect. */

@@ -330,4 +330,9 @@ const struct sbx_dialect sbx_dialect_openai_chat = {
 	.decoder_feed = decoder_feed,
 	.decoder_end = decoder_end,
 	.decoder_malformed = decoder_malformed,
+	.encoder_new = sbx_openai_chat_encoder_new,
+	.encoder_event = sbx_openai_chat_encoder_event,
+	.encoder_end = sbx_openai_chat_encoder_end,
+	.encoder_free = sbx_openai_chat_encoder_free,
+	.write_error = sbx_openai_chat_write_error,
 };

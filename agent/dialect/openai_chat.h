@@ -8,6 +8,7 @@
  *   openai_chat_request.c  a request body: what judgement needs of it, and its edits for a target
  *   openai_chat_answer.c   one JSON object of an answer (chunk or body): choices, deltas, tool calls -> hub events
  *   openai_chat_usage.c    the usage object, with everybody's additions to it
+ *   openai_chat_encode.c   hub events -> an answer, for clients whose target speaks another dialect
  *   provider_error.c       error objects and error bodies
  *
  * One decoder serves all of them; what a provider does differently is told apart by what its answer contains, and only
@@ -51,6 +52,12 @@ void sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model,
 
 /* Reads a usage object. False when it says nothing. */
 bool sbx_openai_chat_read_usage(struct sbx_span usage, const struct sbx_quirks *quirks, struct sbx_usage *ret_usage);
+
+struct sbx_encoder *sbx_openai_chat_encoder_new(const struct sbx_encode_opts *opts, struct sbx_buf *out);
+int sbx_openai_chat_encoder_event(struct sbx_encoder *e, const struct sbx_hub_event *ev);
+int sbx_openai_chat_encoder_end(struct sbx_encoder *e);
+void sbx_openai_chat_encoder_free(struct sbx_encoder *e);
+int sbx_openai_chat_write_error(const struct sbx_provider_error *error, struct sbx_buf *out);
 
 #define SBX_TOOL_CALLS_MAX 1024 /* in all choices of an answer; parallel calls in use are a few dozen */
 

@@ -301,6 +301,8 @@ on_hub_event(void *arg, const struct sbx_hub_event *ev)
 	case SBX_HUB_LIFECYCLE:
 		sbx_request_on_bytes(&ex->req, leg->attempt, sbx_loop_now_ns(ex->agent->loop));
 		break;
+	case SBX_HUB_DETAIL:
+		break; /* for a client of another dialect, and for the next turn */
 	case SBX_HUB_TEXT:
 	case SBX_HUB_REASONING:
 	case SBX_HUB_REFUSAL:

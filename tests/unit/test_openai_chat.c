@@ -200,6 +200,7 @@ note(void *arg, const struct sbx_hub_event *ev)
 	case SBX_HUB_TEXT: rc = sbx_buf_printf(out, "T%s[%.*s] ", choice, TEXT); break;
 	case SBX_HUB_REASONING: rc = sbx_buf_printf(out, "R%s[%.*s] ", choice, TEXT); break;
 	case SBX_HUB_REFUSAL: rc = sbx_buf_printf(out, "F%s[%.*s] ", choice, TEXT); break;
+	case SBX_HUB_DETAIL: rc = sbx_buf_printf(out, "D%s[%.*s] ", choice, TEXT); break;
 	case SBX_HUB_TOOL_CALL:
 		rc = sbx_buf_printf(out, "C%s%u[%.*s|%.*s|%.*s] ", choice, (unsigned)ev->index, (int)ev->id.n,
 				    ev->id.n ? ev->id.at : "", (int)ev->name.n, ev->name.n ? ev->name.at : "", TEXT);
