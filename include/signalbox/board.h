@@ -54,15 +54,9 @@
  *   CREDENTIAL ROW, 64 bytes                                TARGET ROW, 64 bytes
  *     0 seq                                                   0 provider u32, keyless u32 (it wants no key)
  *     8 shut_until_boot_ns  as above                          8 caps u32, caps_known u32   SBX_CAP_*
-<<<<<<< HEAD
  *    16 why                                                  16 context_tokens u32, output_tokens u32   0 = not known
  *    24 since_boot_ns                                        24 price_tokens u32, reserved u32
- *    32 provider u32, reserved u32   (written once)          32 name text         "provider/model"
-=======
- *    16 why                                                  16 context_tokens    0 = not known
- *    24 since_boot_ns                                        24 output_tokens     0 = not known
- *    32 provider u32, fingerprint u32 (written once)          32 name text         "provider/model"
->>>>>>> 5d7b6e3 (An agent starts with what the one before it knew of health)
+ *    32 provider u32, fingerprint u32 (written once)         32 name text         "provider/model"
  *    40 source text                  (written once)          40 model text        as the provider calls it
  *    48 reserved (2 words)                                   48 first_credential u32, n_credentials u32
  *                                                            56 price_request
