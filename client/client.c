@@ -76,7 +76,7 @@ give_back(struct sbx_client *c)
 	if (c->taken_paid_bytes == 0 || stale)
 		return;
 	struct sbx_inflight *req = sbx_inflight_find(c, c->taken_id);
-	if (req)
+	if (req && !req->held)
 		sbx_consumed(c, req, c->taken_paid_bytes);
 	if (c->out.n > c->out_sent)
 		sbx_link_flush(c);
@@ -408,6 +408,34 @@ sbx_cancel(struct sbx_client *c, uint64_t id)
 	return 0;
 }
 
+int
+sbx_hold(struct sbx_client *c, uint64_t id)
+{
+	int rc = sbx_enter(c);
+	struct sbx_inflight *req = rc ? NULL : sbx_inflight_find(c, id);
+	if (rc)
+		return rc;
+	if (!req)
+		return sbx_fail(c, -SBX_ENOENT, "request %llu has ended already", (unsigned long long)id);
+	req->held = true;
+	return 0;
+}
+
+int
+sbx_grant(struct sbx_client *c, uint64_t id, size_t bytes)
+{
+	int rc = sbx_enter(c);
+	struct sbx_inflight *req = rc ? NULL : sbx_inflight_find(c, id);
+	if (rc)
+		return rc;
+	if (!req)
+		return sbx_fail(c, -SBX_ENOENT, "request %llu has ended already", (unsigned long long)id);
+	sbx_consumed(c, req, bytes);
+	if (c->out.n > c->out_sent)
+		sbx_link_flush(c);
+	return 0;
+}
+
 /* ---- events ---- */
 
 static int
@@ -669,13 +697,14 @@ sbx_board(struct sbx_client *c, struct sbx_board **ret_board)
 /* ---- open and close ---- */
 
 static int
-set_up(struct sbx_client *c, const struct sbx_open_options *options)
+set_up(struct sbx_client *c, const struct sbx_open_options *options, bool *ret_later)
 {
 	struct sbx_open_options o = SBX_OPEN_OPTIONS_INIT;
 	int rc = options ? copy_options(c, &o, sizeof o, options, options->size, sizeof o) : 0;
 	if (rc)
 		return rc;
-	c->timeout_ms = o.timeout_ms ? o.timeout_ms : TIMEOUT_DEFAULT_MS;
+	*ret_later = o.timeout_ms == SBX_OPEN_LATER;
+	c->timeout_ms = o.timeout_ms && !*ret_later ? o.timeout_ms : TIMEOUT_DEFAULT_MS;
 	const char *name = o.name ? o.name : program_invocation_short_name;
 	size_t n = strnlen(name, SBX_CLIENT_NAME_MAX_BYTES);
 	while (n > 0 && ((uint8_t)name[n] & 0xc0) == 0x80)
@@ -734,8 +763,9 @@ sbx_open(const struct sbx_open_options *options, struct sbx_client **ret_client)
 		return -SBX_ENOMEM;
 	}
 	note_owner(c);
-	int rc = set_up(c, options);
-	if (rc == 0)
+	bool later = false;
+	int rc = set_up(c, options, &later);
+	if (rc == 0 && !later)
 		rc = connect_and_greet(c);
 	*ret_client = c;
 	return rc;

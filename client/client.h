@@ -59,6 +59,7 @@ struct sbx_inflight {
 	bool began;              /* pieces came: submitting it again takes a RESET */
 	bool ended;              /* its last frame came, or the library ended it; perhaps not told yet */
 	bool cancelled;
+	bool held;               /* sbx_hold(): the application grants credit itself */
 	bool unsent, kept;       /* only inside sbx_link_lost(): its frame was in `out`, and stays there */
 	bool maybe_sent;         /* its frame left whole on some connection that broke: the agent may have acted on it */
 	enum sbx_due due;

@@ -52,9 +52,10 @@ struct sbx_open_options {
 	const char *socket;     /* path; NULL = $SIGNALBOX_SOCKET, $XDG_RUNTIME_DIR/signalbox/agent.sock, /run/signalbox/agent.sock:
 	                         * the first of them that is set or exists */
 	const char *name;       /* of the program, for the agent's log; NULL = the process's own */
-	uint32_t timeout_ms;    /* to connect and be welcomed; 0 = 5000 */
+	uint32_t timeout_ms;    /* to connect and be welcomed; 0 = 5000; or SBX_OPEN_LATER */
 };
 #define SBX_OPEN_OPTIONS_INIT { sizeof(struct sbx_open_options), NULL, NULL, 0 }
+#define SBX_OPEN_LATER UINT32_MAX /* do not connect yet, the first submit does: never blocks, and works while there is no agent */
 
 /* sbx_open() -- connect to the agent.
  *  options     NULL = all defaults
@@ -144,11 +145,19 @@ struct sbx_event {
  *  timeout_ms  0 = only what is there; -1 = no limit
  *  ret_event   set on 0; what it points to is valid until the next call on the handle (but sbx_client_error(), sbx_fd(),
  *              sbx_events() and sbx_timeout_ms() leave it alone)
- * Goes on after a signal. Consuming an event is what lets the agent send more (credit). 0; -SBX_ETIME nothing within the
+ * Goes on after a signal. Consuming an event is what lets the agent send more (credit), but see sbx_hold(). 0; -SBX_ETIME nothing within the
  * timeout; -SBX_EAGENT no request is in flight and the connection is gone; -SBX_ENOENT no request is in flight; -SBX_EFORK;
  * -SBX_ENOMEM, and the event is not lost: call again. A lost connection is reported as the end of each request, not as an
  * error here. Since 0.1. */
 SBX_API int sbx_next(struct sbx_client *c, int timeout_ms, struct sbx_event *ret_event);
+
+/* ---- credit, for a program that passes answers on ----
+ * Its reader may be slower than the model, and taking an event is then not consuming it. After sbx_hold() the events of request
+ * `id` grant nothing by themselves; sbx_grant() says how many bytes of them have left the program. What is not granted stays
+ * with the agent, which stops reading from the provider when 256 KiB are out: a slow reader holds back only itself.
+ * Both return 0, -SBX_ENOENT when the request has ended, -SBX_EFORK; they never block. Since 0.1. */
+SBX_API int sbx_hold(struct sbx_client *c, uint64_t id);
+SBX_API int sbx_grant(struct sbx_client *c, uint64_t id, size_t bytes); /* of `text` of its events */
 
 /* ---- one call ---- */
 

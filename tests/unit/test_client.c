@@ -117,6 +117,33 @@ test_open_failures(void **state)
 	}
 }
 
+/* It does not look for an agent until it is asked something, and finds one that came later. */
+static void
+test_open_later(void **state)
+{
+	struct sbx_open_options o = at_path();
+	struct sbx_request_options ask = request();
+	struct sbx_client *c = NULL;
+	struct peer p;
+	uint64_t id;
+	(void)state;
+	stop_listening();
+	o.timeout_ms = SBX_OPEN_LATER;
+	assert_int_equal(sbx_open(&o, &c), 0);
+	assert_int_equal(sbx_fd(c), -1);
+	assert_int_equal(sbx_timeout_ms(c), -1);
+	assert_int_equal(sbx_submit(c, &ask, &id), -SBX_EAGENT);
+	listen_here();
+	assert_int_equal(sbx_submit(c, &ask, &id), 0);
+	peer_accept(&p);
+	(void)peer_expect(&p, SBX_FRAME_HELLO);
+	SAY_WELCOME(&p);
+	expect_nothing(c);
+	assert_true(peer_expect(&p, SBX_FRAME_SUBMIT)->id == id);
+	sbx_close(c);
+	peer_close(&p);
+}
+
 static void
 test_open_nobody(void **state)
 {
@@ -580,6 +607,44 @@ test_credit(void **state)
 	peer_close(&p);
 }
 
+/* A request that is held is paid for by sbx_grant() alone, and its neighbour as ever. */
+static void
+test_hold_and_grant(void **state)
+{
+	struct peer p;
+	struct sbx_client *c = open_client(&p);
+	uint64_t held = submit(c), free_one = submit(c);
+	char piece[1025];
+	(void)state;
+	(void)peer_expect(&p, SBX_FRAME_SUBMIT);
+	(void)peer_expect(&p, SBX_FRAME_SUBMIT);
+	memset(piece, 'k', 1024);
+	piece[1024] = 0;
+	assert_int_equal(sbx_hold(c, held), 0);
+	for (int i = 0; i < 100; i++) {
+		SAY_TEXT(&p, held, piece);
+		expect_text(c, held, piece);
+	}
+	expect_nothing(c);
+	assert_true(peer_has_nothing(&p));
+	for (int i = 0; i < 64; i++) {
+		SAY_TEXT(&p, free_one, piece);
+		expect_text(c, free_one, piece);
+	}
+	expect_nothing(c);
+	assert_true(peer_expect(&p, SBX_FRAME_CREDIT)->id == free_one);
+	assert_int_equal(sbx_grant(c, held, 60000), 0);
+	assert_true(peer_has_nothing(&p)); /* not yet a quarter of the window */
+	assert_int_equal(sbx_grant(c, held, 10000), 0);
+	struct sbx_frame *f = peer_expect(&p, SBX_FRAME_CREDIT); /* at once */
+	assert_true(f->id == held);
+	assert_int_equal(uint_member(f, "bytes"), 70000);
+	assert_int_equal(sbx_hold(c, held + 1), -SBX_ENOENT);
+	assert_int_equal(sbx_grant(c, held + 1, 1), -SBX_ENOENT);
+	sbx_close(c);
+	peer_close(&p);
+}
+
 static void
 test_cancel(void **state)
 {
@@ -611,6 +676,7 @@ main(void)
 		TEST(test_version),
 		TEST(test_open_failures),
 		TEST(test_open_nobody),
+		TEST(test_open_later),
 		TEST(test_path_order),
 		TEST(test_submit_frame),
 		TEST(test_submit_refused),
@@ -620,6 +686,7 @@ main(void)
 		TEST(test_interleaving),
 		TEST(test_byte_behind_string),
 		TEST(test_credit),
+		TEST(test_hold_and_grant),
 		TEST(test_cancel),
 	};
 	return RUN(tests);
