@@ -12,7 +12,7 @@ KIND := $(if $(SANITIZER),$(SANITIZER),plain)
 B    := build/$(KIND)
 
 CC       ?= gcc
-PKGS     := libcurl msgpack jansson liburing libcrypto sqlite3
+PKGS     := libcurl msgpack jansson liburing libcrypto sqlite3 libmicrohttpd
 CPPFLAGS += -D_GNU_SOURCE -Iinclude -I. -DSBX_VERSION='"$(VERSION)"'
 WARN     := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wconversion -Wno-sign-conversion \
             $(if $(CI),-Werror)
@@ -33,12 +33,14 @@ endif
 
 LIBS_AGENT  := -lcurl -luring -lcrypto -ljansson -lmsgpackc -lsqlite3 -lm
 LIBS_CLIENT := -lmsgpackc
+LIBS_DOOR   := -lmicrohttpd -lcrypto -ljansson -lmsgpackc -lm
 LIBS_MOCK   := -lssl -lcrypto -lnghttp2 -ljansson -lz
 
 # ---- what there is: a new file in a folder needs no line here ----
 AGENT_SRC  := $(filter-out agent/main.c,$(wildcard agent/*.c agent/core/*.c agent/dialect/*.c agent/io/*.c))
 CLIENT_SRC := $(wildcard client/*.c)
 CLI_SRC    := $(wildcard tools/signalbox/*.c)
+DOOR_SRC   := $(wildcard tools/door/*.c)
 MOCK_SRC   := $(wildcard tools/mock/*.c)
 BENCH_SRC  := $(wildcard tools/bench/*.c)
 DEMO_SRC   := $(wildcard tools/demo/*.c)
@@ -52,7 +54,7 @@ obj = $(patsubst %.c,$(B)/obj/%.o,$(1))
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/tests/%,$(UNIT_SRC))
 E2E_BIN  := $(patsubst tests/e2e/%.c,$(B)/e2e/%,$(E2E_SRC))
 FUZZ_BIN := $(patsubst tests/fuzz/fuzz_%.c,$(B)/fuzz/%,$(FUZZ_SRC))
-TOOLS    := $(B)/signalboxd $(B)/signalbox $(B)/signalbox-mock
+TOOLS    := $(B)/signalboxd $(B)/signalbox $(B)/signalbox-http $(B)/signalbox-mock
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
@@ -89,6 +91,9 @@ $(B)/signalboxd: $(call obj,agent/main.c) $(B)/libagent.a $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
 $(B)/signalbox: $(call obj,$(CLI_SRC)) $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_CLIENT) -lcurl -ljansson -o $@
+# Of the agent it has what every daemon needs, and nothing that knows of providers.
+$(B)/signalbox-http: $(call obj,$(DOOR_SRC) agent/log.c agent/keys.c agent/sdnotify.c agent/io/listen.c) $(B)/libsignalbox.a
+	$(Q)$(link) $^ $(LIBS_DOOR) -o $@
 $(B)/signalbox-mock: $(call obj,$(MOCK_SRC))
 	$(Q)$(link) $^ $(LIBS_MOCK) -o $@
 $(B)/bench: $(call obj,$(BENCH_SRC)) $(B)/libsignalbox.a
@@ -102,10 +107,10 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libagent.a $(B)/libsignalbox.a
 	$(Q)$(link) $^ -lcmocka $(LIBS_AGENT) -o $@
 $(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
 	@mkdir -p $(@D)
-	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -o $@
+	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lcurl -o $@
 $(B)/long/%: $(B)/obj/tests/long/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
 	@mkdir -p $(@D)
-	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lsqlite3 -o $@
+	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lcurl -lsqlite3 -o $@
 $(B)/fuzz/%: $(B)/obj/tests/fuzz/fuzz_%.o $(B)/obj/tests/fuzz/replay.o $(B)/libagent.a $(B)/libsignalbox.a
 	@mkdir -p $(@D)
 	$(Q)$(link) $^ $(LIBS_AGENT) -o $@
@@ -130,7 +135,7 @@ fuzz-programs: $(FUZZ_BIN)
 run-unit: $(UNIT_BIN) $(B)/header_cxx.o
 	@tests/run -j $(JOBS) -t 120 $(UNIT_BIN)
 # Those that measure deadlines to a quarter of a second have the machine to themselves; the others share it.
-E2E_ALONE := $(filter %/test_deadlines %/test_clients,$(E2E_BIN))
+E2E_ALONE := $(filter %/test_deadlines %/test_clients %/test_door_life,$(E2E_BIN))
 run-e2e: $(TOOLS) $(E2E_BIN)
 	@for loop in $(or $(LOOPS),uring epoll); do \
 	    echo "end to end, loop $$loop$(if $(SANITIZER), (sanitized))"; \
@@ -205,8 +210,8 @@ demo: all $(B)/demo-workers ## doubles and the agent: failover, the board, an ag
 # ---- install: PREFIX is where it will run, DESTDIR where it is put for now ----
 INSTALL ?= install
 TO       = $(DESTDIR)$(PREFIX)
-PAGES   := tools/signalbox/signalbox.1 tools/mock/signalbox-mock.1 client/libsignalbox.3 agent/signalboxd.conf.5 agent/signalboxd.8
-UNITS   := agent/signalboxd.service agent/signalboxd.socket
+PAGES   := tools/signalbox/signalbox.1 tools/door/signalbox-http.1 tools/mock/signalbox-mock.1 client/libsignalbox.3 agent/signalboxd.conf.5 agent/signalboxd.8
+UNITS   := agent/signalboxd.service agent/signalboxd.socket tools/door/signalbox-http.service
 
 install: all ## PREFIX=/usr/local DESTDIR=: programs, library, headers, man pages, systemd units
 	$(INSTALL) -d $(TO)/bin $(TO)/lib/pkgconfig $(TO)/lib/systemd/system $(TO)/include/signalbox $(TO)/share/doc/signalbox

@@ -388,25 +388,39 @@ world_simple(struct world *w, int n, const char *const *rules, const char *extra
 	sbx_buf_fini(&b);
 }
 
-int
-world_run(struct world *w, const char *name, const struct start *how, char **ret_said)
+pid_t
+world_spawn(struct world *w, const char *name, const char *log_path, const struct start *how)
 {
-	const char *argv[32];
-	char said[160];
+	const char *argv[40];
 	int n = 0;
-	(void)snprintf(said, sizeof said, "%s/said", w->dir);
-	(void)unlink(said);
+	(void)w;
 	argv[n++] = strdup(program(name));
 	for (int i = 0; how->args && how->args[i]; i++)
 		argv[n++] = how->args[i];
 	argv[n] = NULL;
-	pid_t pid = spawn_as(argv, said, how);
+	pid_t pid = spawn_as(argv, log_path, how);
+	free((char *)(uintptr_t)argv[0]);
+	return pid;
+}
+
+int
+world_wait(pid_t pid, int timeout_ms)
+{
+	return wait_exit(pid, timeout_ms);
+}
+
+int
+world_run(struct world *w, const char *name, const struct start *how, char **ret_said)
+{
+	char said[160];
+	(void)snprintf(said, sizeof said, "%s/said", w->dir);
+	(void)unlink(said);
+	pid_t pid = world_spawn(w, name, said, how);
 	int status = wait_exit(pid, START_MS);
 	if (status < 0) {
 		(void)kill(pid, SIGKILL);
 		(void)wait_exit(pid, 5000);
 	}
-	free((char *)(uintptr_t)argv[0]);
 	*ret_said = read_whole(said, NULL);
 	assert_non_null(*ret_said);
 	return status;

@@ -64,6 +64,9 @@ struct start {
 void world_agent_start(struct world *w, const char *config, const struct start *how); /* config NULL = no file is written */
 /* Run a program of ours ("signalboxd") to its end; its exit status, and all that it said (malloc'd). */
 int world_run(struct world *w, const char *name, const struct start *how, char **ret_said);
+/* Another program of ours beside the agent; its output goes to log_path. It is the test's to wait for and to end. */
+pid_t world_spawn(struct world *w, const char *name, const char *log_path, const struct start *how);
+int world_wait(pid_t pid, int timeout_ms); /* exit status, or 128 + signal; -1 = still running */
 /* A common case: n doubles named a, b, c ... each with rule text (NULL = healthy), plain HTTP, one route "r" over all of them with model "m", and
  * `extra` members at the top level of the configuration ("\"timeouts\": {...}"), or NULL. */
 void world_simple(struct world *w, int n, const char *const *rules, const char *extra);
