@@ -3,11 +3,11 @@
  * store.c -- see store.h: the queue between the loop and the writer, the writer's turn, and its states. SQLite is in store_db.c.
  *
  * Memory order. Rows: the loop fills a slot, then stores `tail`; the writer loads `tail`, reads slots below it, and stores
- * `head` when it has freed them; the loop reuses a slot only below head + SBX_STORE_ROWS_MAX. Reports the same way with three
- * marks: asked (loop), done (writer), taken (loop). Release and acquire would do for that much. Sleeping needs more: the writer
- * announces at which tail it wants to be woken and then looks at the tail once more, the loop stores the tail and then looks
- * at the announcement. Each must see the other's store or be seen, which takes sequential consistency: C11's default, used
- * throughout.
+ * `head` when it is done with them; the loop frees rows below `head`, and so never fills a slot that is in use. Reports the
+ * same way with three marks: asked (loop), done (writer), taken (loop). Release and acquire would do for that much. Sleeping
+ * needs more: the writer announces at which tail it wants to be woken and then looks at the tail once more, the loop stores the
+ * tail and then looks at the announcement. Each must see the other's store or be seen, which takes sequential consistency:
+ * C11's default, used throughout.
  */
 #include "agent/io/store.h"
 
@@ -56,6 +56,8 @@ struct sbx_store {
 	_Atomic uint64_t committed, lost, poisoned, commits, opens, put_aside, last_commit_ns;
 	struct sbx_store_item *ring[RING_SLOTS];
 	struct question question[SBX_STORE_QUERIES_MAX];
+	/* the loop's own */
+	uint64_t freed;                      /* rows below it are freed; not above head */
 	/* the writer's own */
 	struct sbx_store_db *db;             /* NULL = not open */
 	int lock_fd;
@@ -241,7 +243,6 @@ commit_batch(struct sbx_store *s)
 			tell_poison(s, &batch[i]->row, refused ? t.says : "refused in an earlier try");
 			bad++;
 		}
-		free(batch[i]);
 	}
 	s->committed += n - bad;
 	s->head = head + n;
@@ -302,8 +303,7 @@ give_up_rows(struct sbx_store *s)
 		s->lost += n;
 		sbx_log(SBX_LOG_ERROR, "store_lost_rows", SBX_UINT("rows", n), SBX_STR("state", sbx_store_word(state_now(s))), SBX_STR("file", s->path));
 	}
-	for (; s->head < s->tail; s->head++)
-		free(s->ring[s->head & (RING_SLOTS - 1)]);
+	s->head = s->tail;
 }
 
 static void *
@@ -341,6 +341,14 @@ writer(void *arg)
 }
 
 /* ==== the loop's side ==== */
+
+/* Those that were taken out. Freed by the thread that allocates them, so that it never meets the writer at the heap's lock. */
+static void
+free_rows(struct sbx_store *s, uint64_t head)
+{
+	for (; s->freed < head; s->freed++)
+		free(s->ring[s->freed & (RING_SLOTS - 1)]);
+}
 
 int
 sbx_store_new(const char *path, struct sbx_store **ret_store)
@@ -380,6 +388,7 @@ sbx_store_free(struct sbx_store *s)
 	s->stop = true;
 	ring_bell(s->wake_fd);
 	(void)pthread_join(s->thread, NULL); /* it is ours, and joined once */
+	free_rows(s, s->head);
 	for (uint32_t i = 0; i < SBX_STORE_QUERIES_MAX; i++)
 		sbx_store_report_fini(&s->question[i].report);
 	(void)close(s->wake_fd);
@@ -430,7 +439,9 @@ int
 sbx_store_put(struct sbx_store *s, const struct sbx_store_row *row)
 {
 	uint64_t tail = s->tail;
-	bool full = tail - s->head >= SBX_STORE_ROWS_MAX;
+	uint64_t head = s->head;
+	bool full = tail - head >= SBX_STORE_ROWS_MAX;
+	free_rows(s, head);
 	struct sbx_store_item *item = full ? NULL : copy_row(row);
 	if (!item) {
 		s->lost++;

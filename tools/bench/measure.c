@@ -101,7 +101,7 @@ has_store_and_board(const struct agent *a, bool wanted)
 	uint64_t id;
 	o.socket = a->socket;
 	bool asked = sbx_open(&o, &c) == 0 && sbx_stats(c, &id) == 0 && sbx_next(c, -1, &ev) == 0 && ev.reply;
-	bool stored = asked && sbx_reply_string(ev.reply, "store.state", &state);
+	bool stored = asked && sbx_reply_string(ev.reply, "store.state", &state) && strcmp(state, "off") != 0;
 	bool shown = asked && sbx_board(c, &board) == 0;
 	sbx_board_close(board);
 	sbx_close(c);
