@@ -8,6 +8,7 @@
 
 #include <grp.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,6 +25,8 @@
 #define MEMORY_DEFAULT_BYTES (UINT64_C(1) << 30)
 #define IN_FLIGHT_MAX        1000000
 #define PATH_BYTES           4096
+#define UID_MAX              4294967294 /* the last number is none */
+#define UNMAPPED_UID         65534
 #define STORE_PATH_MAX       4000 /* PATH_MAX less the suffixes of the files beside it */
 
 #define N(table) (sizeof(table) / sizeof(table)[0])
@@ -46,12 +49,12 @@ static const struct sbx_read_field root_fields[] = {
 
 struct listen {
 	char *socket, *admin_socket;
-	struct sbx_span group;
+	struct sbx_span group, trusted_uids;
 };
 static const struct sbx_read_field listen_fields[] = {
 	{ "socket", sbx_read_text, offsetof(struct listen, socket), 0, PATH_BYTES, NULL },
 	{ "admin_socket", sbx_read_text, offsetof(struct listen, admin_socket), 0, PATH_BYTES, NULL },
-	SPAN(struct listen, group), LATER("trusted_uids"),
+	SPAN(struct listen, group), SPAN(struct listen, trusted_uids),
 };
 
 struct limits {
@@ -149,6 +152,39 @@ read_group(struct sbx_build *b, struct sbx_span value)
 	sbx_read_leave(&b->r, mark);
 }
 
+static void
+read_trusted_uids(struct sbx_build *b, struct sbx_span list)
+{
+	size_t mark = sbx_read_enter(&b->r, "trusted_uids");
+	struct sbx_json_iter it = sbx_json_array_iter(list);
+	struct sbx_span value;
+	if (sbx_json_type(list) != SBX_JSON_ARRAY)
+		sbx_read_error(&b->r, list, "must be an array of user ids, or names of users");
+	while (sbx_json_array_next(&it, &value)) {
+		int64_t uid = -1;
+		if (b->c->listen.n_trusted_uids == SBX_TRUSTED_UIDS_MAX) {
+			sbx_read_error(&b->r, value, "more than %d users", SBX_TRUSTED_UIDS_MAX);
+			break;
+		}
+		if (sbx_json_type(value) == SBX_JSON_STRING) {
+			char *name = sbx_read_string(&b->r, value, 256);
+			const struct passwd *user = name ? getpwnam(name) : NULL;
+			if (user)
+				uid = user->pw_uid;
+			else if (name)
+				sbx_read_error(&b->r, value, "there is no user \"%s\" on this host", name);
+			free(name);
+		} else if (!sbx_read_number(&b->r, value, 0, UID_MAX, &uid)) {
+			continue; /* it said so */
+		}
+		if (uid == UNMAPPED_UID)
+			sbx_read_error(&b->r, value, "65534 is every user who is not known here: nobody to be trusted");
+		else if (uid >= 0)
+			b->c->listen.trusted_uid[b->c->listen.n_trusted_uids++] = (uid_t)uid;
+	}
+	sbx_read_leave(&b->r, mark);
+}
+
 /* A socket's path: the one of the file, else `fallback`. Takes `written`. */
 static char *
 socket_path(struct sbx_build *b, struct sbx_span at, char *written, const char *fallback)
@@ -170,6 +206,8 @@ read_listen(struct sbx_build *b, struct sbx_span value)
 		sbx_read_object(&b->r, value, listen_fields, N(listen_fields), &l);
 	if (l.group.n)
 		read_group(b, l.group);
+	if (l.trusted_uids.n)
+		read_trusted_uids(b, l.trusted_uids);
 	char fallback[PATH_BYTES] = "";
 	if (sbx_path_socket(fallback, sizeof fallback))
 		fallback[0] = '\0'; /* too long for a path at all; refused below */

@@ -30,6 +30,7 @@
 
 #define SBX_CONFIG_MAX_BYTES     (4u << 20) /* 4,096 targets with long names are 1 MiB */
 #define SBX_CONFIG_MESSAGES_MAX  100        /* a file with more mistakes than this is not a configuration */
+#define SBX_TRUSTED_UIDS_MAX     32         /* a host has a door or two */
 #define SBX_MAX_IN_FLIGHT        16384      /* default of limits.max_in_flight */
 
 /* ---- what is to be said about a configuration ---- */
@@ -61,6 +62,8 @@ struct sbx_config {
 		char *admin_socket;     /* absolute; beside the other by default */
 		bool has_group;
 		gid_t group;            /* of the socket; meaningless without has_group */
+		uid_t trusted_uid[SBX_TRUSTED_UIDS_MAX]; /* whose clients may say for whom they ask (io/whom.h) */
+		uint32_t n_trusted_uids;
 	} listen;
 	struct {
 		uint32_t max_in_flight;

@@ -92,8 +92,10 @@ struct sbx_request_options {
 	const char *idempotency_key;  /* 1 to 255 printable characters; NULL = none. Costs a copy of the body until the end */
 	const char *operation;        /* "chat" (= NULL), "completions", "embeddings" (with `data`) */
 	bool as_http;                 /* the body speaks for itself, as it would over HTTP: its own "stream" decides (sbx_event.streamed
-	                               * tells; `stream` stays false), and `data` goes without saying */
-	/* For whom: taken from a client whose user id the agent trusts. Each 1 to 255 printable ASCII characters; NULL = not said */
+	                               * tells; `stream` stays false), `data` goes without saying, and its members for a gateway
+	                               * (signalbox/wire.h, AS HTTP) are obeyed */
+	/* For whom: taken from a client whose user id the agent trusts, else SBX_CODE_FORBIDDEN. Each 1 to 255 printable ASCII
+	 * characters; NULL = not said */
 	const char *tenant, *key_id, *user;
 };
 #define SBX_REQUEST_INIT { sizeof(struct sbx_request_options), NULL, NULL, NULL, 0, NULL, 0, false, false, false, 0, NULL, \
@@ -392,7 +394,7 @@ struct sbx_report_options {
 	size_t size;             /* set by SBX_REPORT_INIT */
 	uint64_t since_unix_ms;  /* 0 = from the first */
 	uint64_t until_unix_ms;  /* exclusive; 0 = until now */
-	const char *by;          /* "target" (= NULL), "model", "class", "route", "user" */
+	const char *by;          /* "target" (= NULL), "model", "class", "route", "user" (of the host), "tenant", "key" */
 };
 #define SBX_REPORT_INIT { sizeof(struct sbx_report_options), 0, 0, NULL }
 /* Answered by SBX_NOTE_STATS with fields "total.attempts", "row.NAME.attempts" ... (FIGURES in signalbox/wire.h), or by

@@ -25,4 +25,8 @@ struct sbx_bill sbx_bill_attempt(const struct sbx_facts *facts, const struct sbx
 /* Adds one attempt to the sum, which begins zeroed. The first that is not known decides the status; the row stays NULL. */
 void sbx_bill_add(struct sbx_bill *sum, const struct sbx_bill *attempt);
 
+/* Nano-USD, not negative, as a decimal number of USD: exact, and without zeros that say nothing. Returns buf. */
+#define SBX_USD_BYTES 24
+const char *sbx_bill_fmt_usd(int64_t nanousd, char buf[static SBX_USD_BYTES]);
+
 #endif

@@ -315,6 +315,17 @@ is_untried(const struct sbx_candidate_row *c)
 	return c->counted == 0 && c->uncounted == 0;
 }
 
+/* Attempts, of whatever class, on the candidates that have the name of this one. */
+static unsigned
+tries_of_name(const struct sbx_request *req, uint8_t name)
+{
+	unsigned n = 0;
+
+	for (uint8_t i = 0; i < req->n_attempts; i++)
+		n += req->candidate[req->attempt[i].candidate].name == name;
+	return n;
+}
+
 /* Do the limits of this request allow one more attempt on this candidate? (Its health is another question.) */
 static bool
 may_start(const struct sbx_request *req, const struct sbx_candidate_row *c)
@@ -322,7 +333,7 @@ may_start(const struct sbx_request *req, const struct sbx_candidate_row *c)
 	unsigned untried = 0;
 
 	if (c->closed || req->counted >= c->policy->attempts_max || c->counted >= c->policy->attempts_per_target ||
-	    req->n_attempts >= SBX_ATTEMPTS_MAX)
+	    req->n_attempts >= SBX_ATTEMPTS_MAX || (req->tries_per_name && tries_of_name(req, c->name) >= req->tries_per_name))
 		return false;
 	if (is_untried(c))
 		return true;

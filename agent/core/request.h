@@ -96,6 +96,7 @@ struct sbx_candidate_row {
 	int64_t context_tokens;      /* 0 = unknown */
 	uint32_t target;             /* row in health */
 	uint16_t provider;
+	uint8_t name;                /* number of the name that it was found by */
 	bool reasoning;              /* the model reasons, and the request did not turn it off */
 	/* what this request has done with it; written by step only */
 	uint8_t counted, uncounted;  /* attempts that ended */
@@ -118,6 +119,7 @@ struct sbx_request {
 	bool stream;                 /* content is delivered as it comes */
 	bool restart;                /* the client takes a RESET */
 	bool replay_uncertain;       /* this request allows it (the provider's policy must too); init sets it */
+	uint8_t tries_per_name;      /* attempts on all candidates of one name; 0 = as the policy has it */
 	uint8_t n_candidates, n_attempts, counted;
 	uint8_t running;             /* attempts that have not ended */
 	uint8_t shown;               /* attempt whose failure the client would be told; SBX_ATTEMPTS_MAX = none */

@@ -41,8 +41,8 @@ const struct sbx_target *sbx_router_target(const struct sbx_router *r, uint32_t 
 /* The route of that name; NULL = none. It lives as long as the tables. */
 const struct sbx_route *sbx_router_route(const struct sbx_router *r, struct sbx_span name);
 
-/* A request holds its rows while it lives, so that an ad-hoc row is not reused under it. Hold once, when all candidates are
- * found and before another name is resolved; release once, when no attempt runs any more. */
+/* A request holds its rows while it lives, so that an ad-hoc row is not reused under it. Hold when all candidates are
+ * found and before another name is resolved; release when no attempt runs any more, with the same candidates. */
 void sbx_router_hold(struct sbx_router *r, const struct sbx_request *req);
 void sbx_router_release(struct sbx_router *r, const struct sbx_request *req);
 

@@ -21,6 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <signalbox/errors.h>
+
 #include "agent/dialect/json_scan.h"
 #include "client/buf.h"
 #include "client/span.h"
@@ -113,11 +115,33 @@ struct sbx_provider_error {
 struct sbx_fault {
 	bool unsupported;    /* it is understood, but asks for what this agent does not do */
 	char param[96];      /* the member to blame, "provider.order"; "" = the body as a whole */
-	char why[256];       /* a sentence, with the member's name in it */
+	char why[384];       /* a sentence, with the member's name in it */
 };
 
-struct sbx_routing;
-#define SBX_ASK_TAKEN_MAX 10 /* members that are for us alone: one of each that routing_members.c knows */
+/* Names that a request gives; texts, in the body or in the routing's own memory. */
+#define SBX_SAID_MAX 16 /* as many as a request has places for targets */
+#define SBX_TAG_MAX_BYTES 128
+struct sbx_said {
+	struct sbx_span name[SBX_SAID_MAX];
+	uint32_t n;
+};
+
+/* What a body says to a gateway, beside what it says to the model (dialect/routing_members.h). */
+struct sbx_routing {
+	struct sbx_said models, fallbacks;   /* to be tried in this order after the body's `model` */
+	struct sbx_said order, only, ignore; /* of providers */
+	bool no_other;       /* provider.allow_fallbacks is false: only those of `order`, or else the first */
+	bool want_cost;      /* usage.include */
+	int32_t retries;     /* of each name, before the next one; -1 = not said */
+	uint32_t timeout_ms; /* for everything; 0 = not said */
+	struct sbx_said tags; /* each at most SBX_TAG_MAX_BYTES */
+	const char *tags_param; /* the member that they stood in */
+	char user[256];      /* the end user, cut to fit; "" = not said */
+	size_t text_n;
+	char text[4096];     /* of names that had escapes in them */
+};
+
+#define SBX_ASK_TAKEN_MAX 12 /* members that are for us alone */
 
 struct sbx_ask {
 	enum sbx_op op;
@@ -129,6 +153,7 @@ struct sbx_ask {
 	struct sbx_span needed;         /* the value of the member that every request of this operation has */
 	struct sbx_span taken[SBX_ASK_TAKEN_MAX]; /* values of members that are not sent on */
 	uint32_t n_taken;
+	struct sbx_span cut;            /* bytes inside another member that are not sent on either; empty = none */
 	bool can_stream;                /* an answer to this operation can come in pieces */
 	bool body_stream;               /* what `stream` says; false when absent */
 	bool body_include_usage;
@@ -146,7 +171,7 @@ struct sbx_quirks {
 };
 
 /* The body for one attempt, as pieces to be sent in order. */
-#define SBX_PIECES_MAX 32
+#define SBX_PIECES_MAX 36
 struct sbx_pieces {
 	struct sbx_span piece[SBX_PIECES_MAX]; /* into ask->body, static text, or `text` */
 	uint32_t n;
@@ -245,7 +270,7 @@ struct sbx_dialect {
 	const char *path[SBX_OP__COUNT]; /* of each operation, appended to the provider's base URL; NULL = there is none for it */
 	const char *models_path;       /* likewise: the list of models, which is free to ask for and generates nothing */
 	/* Read and check a request body (JSON, UTF-8, depth, duplicate keys, types of the members used here).
-	 *  routing  NULL, or zeroed: take the members that are for a gateway (routing_members.h) out of the request, into this
+	 *  routing  NULL; or where what is for a gateway goes, and is not sent on (routing_members.h). Names lie in the body
 	 * 0, or -SBX_ESYNTAX with *ret_fault set. */
 	int (*read_request)(enum sbx_op op, struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_routing *routing,
 	                    struct sbx_ask *ret_ask, struct sbx_fault *ret_fault);
@@ -277,8 +302,17 @@ struct sbx_dialect {
 	int (*encoder_event)(struct sbx_encoder *e, const struct sbx_hub_event *ev);
 	int (*encoder_end)(struct sbx_encoder *e);
 	void (*encoder_free)(struct sbx_encoder *e);
-	/* An error as its clients expect it: one JSON body. 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
-	int (*write_error)(const struct sbx_provider_error *error, struct sbx_buf *out);
+	/* An error as its clients expect it, one JSON body, appended to `out`.
+	 *  param  the member of the body to blame; NULL or "" = none
+	 *  said   by a provider, if it is his; NULL = ours
+	 * 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
+	int (*write_error)(enum sbx_code code, const char *message, const char *param, const struct sbx_provider_error *said, struct sbx_buf *out);
+	/* A wire event's payload with the cost in its usage object, appended to `out`: as a member `cost` in USD, or in the place of a
+	 * provider's own.
+	 *  usage  of the USAGE event that it came with; lies in the payload
+	 *  usd    a decimal number; NULL = not known, which is null; but then a provider's own word stands
+	 * 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
+	int (*add_cost)(struct sbx_span payload, struct sbx_span usage, const char *usd, struct sbx_buf *out);
 };
 
 /* By name; NULL when there is none. The table is agent/dialect/hub.c: one row per dialect. */

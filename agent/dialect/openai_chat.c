@@ -335,4 +335,5 @@ const struct sbx_dialect sbx_dialect_openai_chat = {
 	.encoder_end = sbx_openai_chat_encoder_end,
 	.encoder_free = sbx_openai_chat_encoder_free,
 	.write_error = sbx_openai_chat_write_error,
+	.add_cost = sbx_openai_chat_add_cost,
 };

@@ -9,7 +9,9 @@
  *   openai_chat_answer.c   one JSON object of an answer (chunk or body): choices, deltas, tool calls -> hub events
  *   openai_chat_usage.c    the usage object, with everybody's additions to it
  *   openai_chat_encode.c   hub events -> an answer, for clients whose target speaks another dialect
- *   provider_error.c       error objects and error bodies
+ *   openai_chat_error.c    an error towards clients
+ *   provider_error.c       error objects and error bodies of providers
+ *   routing_members.c      members of a request that are for us, and not for the model
  *
  * One decoder serves all of them; what a provider does differently is told apart by what its answer contains, and only
  * where that cannot decide by a quirk of its row (struct sbx_quirks).
@@ -50,6 +52,9 @@ int sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sb
 void sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool stream, const struct sbx_quirks *quirks,
 				   struct sbx_pieces *ret);
 
+int sbx_openai_chat_write_error(enum sbx_code code, const char *message, const char *param, const struct sbx_provider_error *said,
+				struct sbx_buf *out);
+
 /* Reads a usage object. False when it says nothing. */
 bool sbx_openai_chat_read_usage(struct sbx_span usage, const struct sbx_quirks *quirks, struct sbx_usage *ret_usage);
 
@@ -57,7 +62,7 @@ struct sbx_encoder *sbx_openai_chat_encoder_new(const struct sbx_encode_opts *op
 int sbx_openai_chat_encoder_event(struct sbx_encoder *e, const struct sbx_hub_event *ev);
 int sbx_openai_chat_encoder_end(struct sbx_encoder *e);
 void sbx_openai_chat_encoder_free(struct sbx_encoder *e);
-int sbx_openai_chat_write_error(const struct sbx_provider_error *error, struct sbx_buf *out);
+int sbx_openai_chat_add_cost(struct sbx_span payload, struct sbx_span usage, const char *usd, struct sbx_buf *out);
 
 #define SBX_TOOL_CALLS_MAX 1024 /* in all choices of an answer; parallel calls in use are a few dozen */
 

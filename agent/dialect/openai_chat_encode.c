@@ -488,27 +488,3 @@ sbx_openai_chat_encoder_end(struct sbx_encoder *e)
 		e->rc = sbx_buf_append(e->out, "data: [DONE]\n\n", 14);
 	return e->rc;
 }
-
-/* ---- errors ---- */
-
-int
-sbx_openai_chat_write_error(const struct sbx_provider_error *error, struct sbx_buf *out)
-{
-	struct sbx_json_writer w = sbx_json_writer(out);
-	const struct {
-		const char *name, *text;
-	} member[] = { { "message", error->message }, { "type", error->type }, { "param", error->param }, { "code", error->code } };
-	sbx_jw_open(&w, '{');
-	sbx_jw_name(&w, "error");
-	sbx_jw_open(&w, '{');
-	for (size_t i = 0; i < sizeof member / sizeof member[0]; i++) {
-		sbx_jw_name(&w, member[i].name);
-		if (member[i].text[0])
-			sbx_jw_text(&w, sbx_span_of(member[i].text));
-		else
-			sbx_jw_literal(&w, "null");
-	}
-	sbx_jw_close(&w, '}');
-	sbx_jw_close(&w, '}');
-	return w.rc;
-}

@@ -15,7 +15,9 @@
 
 #include <signalbox/errors.h>
 
-#define EDITS_MAX (4 + SBX_ASK_TAKEN_MAX) /* new members at the front, model, stream, stream_options (or a member of it), what is taken */
+#include "agent/dialect/routing_members.h"
+
+#define EDITS_MAX (5 + SBX_ASK_TAKEN_MAX) /* new members at the front, model, stream, stream_options (or a member of it), a cut, what is taken */
 _Static_assert(2 * EDITS_MAX + 1 <= SBX_PIECES_MAX, "each edit is a piece, and what lies between two is one");
 
 /* ==== reading ==== */
@@ -187,7 +189,8 @@ sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sbx_js
 	struct sbx_span root, name, value;
 	struct sbx_json_error error;
 
-	(void)routing;
+	if (routing)
+		sbx_routing_init(routing);
 	*fault = (struct sbx_fault){.unsupported = false};
 	if (sbx_json_check(body.at, body.n, scratch, &error)) {
 		(void)snprintf(fault->why, sizeof fault->why, "body: %s, line %u, byte %zu", error.what, (unsigned)error.line, error.offset);
@@ -200,8 +203,14 @@ sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sbx_js
 	}
 	struct sbx_json_iter it = sbx_json_object_iter(root);
 	int rc = 0;
-	while (rc == 0 && sbx_json_object_next(&it, &name, &value))
-		rc = read_member(name, value, &ask, fault);
+	while (rc == 0 && sbx_json_object_next(&it, &name, &value)) {
+		if (routing)
+			rc = sbx_routing_read(routing, name, value, &ask, fault);
+		if (rc == 0)
+			rc = read_member(name, value, &ask, fault);
+		else if (rc > 0)
+			rc = 0; /* it was ours alone */
+	}
 	if (rc == 0)
 		rc = check_needed(&ask, fault);
 	if (rc)
@@ -359,6 +368,8 @@ sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool
 	} else if (ask->stream_options.n) { /* without a stream everybody refuses them */
 		drop_member(&edits, ask, ask->stream_options);
 	}
+	if (ask->cut.n)
+		add_edit(&edits, ask->cut.at, ask->cut.n, (struct sbx_span){NULL, 0});
 	for (uint32_t i = 0; i < ask->n_taken; i++)
 		drop_member(&edits, ask, ask->taken[i]);
 	if (text_n > front)

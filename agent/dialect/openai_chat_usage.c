@@ -109,3 +109,21 @@ sbx_openai_chat_read_usage(struct sbx_span usage, const struct sbx_quirks *quirk
 	*ret_usage = u;
 	return true;
 }
+
+int
+sbx_openai_chat_add_cost(struct sbx_span payload, struct sbx_span usage, const char *usd, struct sbx_buf *out)
+{
+	struct sbx_span cost, instead = {usage.at + usage.n - 1, 0}; /* before the closing brace */
+	const char *name = ",\"cost\":"; /* an object that told a usage is not empty: the comma is right */
+	if (sbx_json_get(usage, "cost", &cost)) {
+		if (!usd)
+			return sbx_buf_append(out, payload.at, payload.n);
+		instead = cost;
+		name = "";
+	}
+	const char *behind = instead.at + instead.n;
+	int rc = sbx_buf_append(out, payload.at, (size_t)(instead.at - payload.at));
+	if (!rc)
+		rc = sbx_buf_printf(out, "%s%s", name, usd ? usd : "null");
+	return rc ? rc : sbx_buf_append(out, behind, (size_t)(payload.at + payload.n - behind));
+}

@@ -53,8 +53,12 @@ struct sbx_counters {
 struct sbx_peer {
 	struct sbx_peer *next;
 	uid_t uid;
-	uint32_t connections, in_flight;
+	uint32_t connections;
+	uint32_t in_flight;              /* requests for himself, and not for a tenant that he named (whom.h) */
 };
+
+#define SBX_TENANT_BUCKETS 1024
+struct sbx_tenant;
 
 struct sbx_session;
 struct sbx_exchange;
@@ -75,6 +79,7 @@ struct sbx_agent {
 	struct sbx_counters count;
 	struct sbx_session *sessions;    /* all of them */
 	struct sbx_peer *peers;
+	struct sbx_tenant *tenants[SBX_TENANT_BUCKETS]; /* with requests in flight (whom.h) */
 	uint32_t n_sessions, n_exchanges;
 	size_t body_bytes;               /* of all requests in flight */
 	size_t part_bytes;               /* received of frames that are not whole yet */

@@ -7,6 +7,7 @@
 
 #include "agent/keys.h"
 
+#define ERROR_BODY_MAX_BYTES 16384 /* the longest message of a provider, every byte of it escaped, and what is around it */
 #define MS(ns) ((ns) / 1000000u)
 
 static bool
@@ -201,27 +202,14 @@ sbx_ending_done(struct sbx_exchange *ex, uint8_t attempt, uint64_t now_ns)
 
 /* ---- errors ---- */
 
-/* The error as a client of the dialect expects it. Only one dialect is spoken to clients so far. */
+/* The error as a client of the dialect expects it. */
 static void
-pack_error_body(struct sbx_packer *p, const char *code_word, const char *message, const struct sbx_provider_error *e)
+pack_error_body(struct sbx_packer *p, const struct sbx_dialect *dialect, enum sbx_code code, const char *message, const char *param,
+                const struct sbx_provider_error *e)
 {
-	const char *param = e && e->param[0] ? e->param : NULL;
-	const struct {
-		const char *before, *text;
-	} part[] = {
-		{ "{\"error\":{\"message\":", message },
-		{ ",\"type\":", e && e->type[0] ? e->type : code_word },
-		{ ",\"param\":", param },
-		{ ",\"code\":", e && e->code[0] ? e->code : code_word },
-	};
 	struct sbx_buf json;
-	int rc = 0;
-	sbx_buf_init(&json, 16384);
-	for (size_t i = 0; i < sizeof part / sizeof part[0]; i++) {
-		rc |= sbx_buf_append(&json, part[i].before, strlen(part[i].before));
-		rc |= part[i].text ? sbx_json_string_encode(part[i].text, strlen(part[i].text), &json) : sbx_buf_append(&json, "null", 4);
-	}
-	rc |= sbx_buf_append(&json, "}}", 2);
+	sbx_buf_init(&json, ERROR_BODY_MAX_BYTES);
+	int rc = dialect->write_error(code, message, param, e, &json);
 	sbx_pack_bin(p, "data", rc ? SBX_SPAN("{}") : (struct sbx_span){ (const char *)json.data, json.n });
 	sbx_buf_fini(&json);
 }
@@ -305,7 +293,7 @@ sbx_ending_error(struct sbx_exchange *ex, const struct sbx_effect *fx, uint64_t 
 	sbx_pack_uint(&p, "total_ms", MS(now_ns - ex->req.started_ns));
 	pack_attempts(&p, ex);
 	if (ex->data)
-		pack_error_body(&p, sbx_code_word(fx->code), e && e->message[0] ? e->message : message, e);
+		pack_error_body(&p, ex->dialect, fx->code, e && e->message[0] ? e->message : message, NULL, e);
 	(void)sbx_frame_end(&p);
 }
 
@@ -323,6 +311,7 @@ sbx_ending_refusal(struct sbx_agent *agent, uint64_t id, bool data, const struct
 		sbx_pack_uint(&p, "retry_after_ms", (uint64_t)refusal->retry_after_ms);
 	sbx_pack_array(&p, "attempts", 0);
 	if (data)
-		pack_error_body(&p, sbx_code_word(refusal->code), refusal->why, NULL);
+		pack_error_body(&p, sbx_dialect_find("openai-chat"), refusal->code, refusal->why, refusal->param, NULL); /* a SUBMIT that cannot be read
+		                                                                                                         * has no other dialect */
 	(void)sbx_frame_end(&p);
 }

@@ -8,9 +8,11 @@
 #include <string.h>
 #include <time.h>
 
+#include "agent/io/admit.h"
 #include "agent/io/ending.h"
 #include "agent/io/record.h"
 #include "agent/io/warm.h"
+#include "agent/io/whom.h"
 #include "agent/keys.h"
 #include "agent/log.h"
 
@@ -35,7 +37,7 @@ struct sbx_leg {
 	struct sbx_leg *next, **link;       /* in its request's list, or in the agent's of drained ones */
 	struct sbx_leg *next_dead;
 	struct sbx_timer drain;
-	uint32_t malformed_told;
+	struct sbx_span usage;              /* in the payload whose WIRE comes next; empty = none there */
 	struct sbx_pieces pieces;
 };
 
@@ -273,19 +275,52 @@ put_sse(struct sbx_outbox *out, struct sbx_span payload)
 	sbx_outbox_data(out, SBX_SPAN("data: "), payload, SBX_SPAN("\n\n"));
 }
 
+/* What the request has cost so far: the attempts that have ended, and this one by the usage that it just told. */
+static struct sbx_bill
+bill_so_far(const struct sbx_exchange *ex, uint8_t attempt)
+{
+	const struct sbx_target *t = sbx_router_target(&ex->world->router, ex->req.attempt[attempt].target);
+	struct sbx_bill sum = sbx_bill_attempt(ex->world->config->tables.facts, t ? t->known : NULL, SBX_CLASS_OK, true, &ex->note[attempt].usage,
+	                                       wall_clock_ms() / 1000);
+	for (uint8_t i = 0; i < ex->n_notes; i++)
+		if (i != attempt)
+			sbx_bill_add(&sum, &ex->note[i].bill);
+	return sum;
+}
+
+static void
+put_wire(struct sbx_exchange *ex, struct sbx_span payload)
+{
+	if (ex->req.stream)
+		put_sse(&ex->out, payload);
+	else
+		sbx_outbox_data(&ex->out, SBX_SPAN(""), payload, SBX_SPAN(""));
+}
+
 /* The payload as the client of the dialect gets it. The end mark is not passed on: we say it, once we know it to be true. */
 static void
 on_wire(struct sbx_leg *leg, const struct sbx_hub_event *ev)
 {
 	struct sbx_exchange *ex = leg->ex;
+	struct sbx_span usage = leg->usage;
+	leg->usage = (struct sbx_span){ NULL, 0 };
 	if (ev->flags & SBX_WIRE_CONTENT) /* also content that has no typed event, as a piece of audio */
 		saw_content(leg);
 	if (!leg->ex || !ex->data || ev->flags & (SBX_WIRE_UNASKED | SBX_WIRE_END | SBX_WIRE_MALFORMED))
 		return;
-	if (ex->req.stream)
-		put_sse(&ex->out, ev->text);
+	if (!ex->want_cost || !usage.n) {
+		put_wire(ex, ev->text);
+		return;
+	}
+	const struct sbx_bill bill = bill_so_far(ex, leg->attempt);
+	char usd[SBX_USD_BYTES];
+	struct sbx_buf with_cost;
+	sbx_buf_init(&with_cost, SBX_BODY_MAX_BYTES + SBX_USD_BYTES + 16);
+	if (leg->dialect->add_cost(ev->text, usage, bill.status == SBX_COST_KNOWN ? sbx_bill_fmt_usd(bill.nanousd, usd) : NULL, &with_cost))
+		ex->out.failed = true;
 	else
-		sbx_outbox_data(&ex->out, SBX_SPAN(""), ev->text, SBX_SPAN(""));
+		put_wire(ex, (struct sbx_span){ (const char *)with_cost.data, with_cost.n });
+	sbx_buf_fini(&with_cost);
 }
 
 static void
@@ -315,6 +350,7 @@ on_hub_event(void *arg, const struct sbx_hub_event *ev)
 		break;
 	case SBX_HUB_USAGE:
 		note->usage = *ev->usage;
+		leg->usage = ev->usage_raw;
 		free(note->usage_raw);
 		note->usage_raw = ev->usage_raw.n <= SBX_USAGE_RAW_MAX_BYTES ? copy_text(ev->usage_raw.at, ev->usage_raw.n, ev->usage_raw.n) : NULL;
 		if (note->usage_raw)
@@ -661,65 +697,6 @@ on_timer(void *arg, uint64_t now_ns)
 
 /* ---- the client's side ---- */
 
-static int
-refuse(struct sbx_refusal *r, enum sbx_code code, int64_t retry_after_ms, const char *why)
-{
-	r->code = code;
-	r->retry_after_ms = retry_after_ms;
-	if (why)
-		(void)snprintf(r->why, sizeof r->why, "%s", why);
-	return -SBX_EINVAL;
-}
-
-static int
-check_room(const struct sbx_agent *agent, const struct sbx_peer *peer, const struct sbx_submit *submit, struct sbx_refusal *r)
-{
-	const struct sbx_config *config = agent->world->config;
-	if (agent->draining)
-		return refuse(r, SBX_CODE_DRAINING, 1000, "the agent is stopping; submit again to its successor");
-	if (agent->n_exchanges >= config->limits.max_in_flight)
-		return refuse(r, SBX_CODE_BUSY, 1000, "limits.max_in_flight requests are running; try again soon");
-	if (peer->in_flight >= (config->limits.max_in_flight + 1) / 2)
-		return refuse(r, SBX_CODE_BUSY, 1000, "half of limits.max_in_flight requests of this user are running; try again soon");
-	if (agent->body_bytes + submit->body.n > config->limits.memory_max_bytes / 4)
-		return refuse(r, SBX_CODE_BUSY, 1000, "request bodies fill a quarter of limits.memory_max; try again soon");
-	return 0;
-}
-
-static int
-resolve(struct sbx_exchange *ex, const struct sbx_submit *submit, uint64_t now_ns, struct sbx_refusal *r)
-{
-	struct sbx_router *router = &ex->world->router;
-	bool quiet = ex->ask.reasoning_off;
-	char name[SBX_NAME_MAX_BYTES + 1 + SBX_MODEL_MAX_BYTES];
-	size_t n;
-	int rc = 0;
-	router->now_unix_s = (int64_t)time(NULL);
-	if (submit->route.n) {
-		rc = sbx_router_resolve_route(router, submit->route, quiet, &ex->req, now_ns, r->why, sizeof r->why);
-		ex->route = sbx_router_route(router, submit->route);
-	} else if (submit->model.n) {
-		rc = sbx_router_resolve_model(router, submit->model, quiet, &ex->req, now_ns, r->why, sizeof r->why);
-	} else if (submit->n_targets) {
-		for (uint32_t i = 0; i < submit->n_targets && (!rc || rc == -SBX_EINVAL); i++)
-			rc = sbx_router_add(router, submit->target[i], quiet, &ex->req, now_ns, r->why, sizeof r->why);
-		if (rc == -SBX_EINVAL && ex->req.n_candidates)
-			rc = 0; /* others of them do what is asked for */
-	} else if (!ex->ask.model.n) {
-		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, "the request names no route and no model");
-	} else if (sbx_json_string_decode(ex->ask.model, name, sizeof name, &n)) {
-		return refuse(r, SBX_CODE_INVALID_REQUEST, -1, "the body's \"model\" is longer than any name");
-	} else {
-		rc = sbx_router_resolve(router, (struct sbx_span){ name, n }, quiet, &ex->req, now_ns, r->why, sizeof r->why);
-		ex->route = sbx_router_route(router, (struct sbx_span){ name, n });
-	}
-	if (rc == 0)
-		return 0;
-	if (rc == -SBX_EBUSY)
-		return refuse(r, SBX_CODE_BUSY, 1000, NULL);
-	return refuse(r, rc == -SBX_ENOENT ? SBX_CODE_UNKNOWN_MODEL : rc == -SBX_EINVAL ? SBX_CODE_UNSUPPORTED : SBX_CODE_INVALID_REQUEST, -1, NULL);
-}
-
 static void
 exchange_free(struct sbx_exchange *ex)
 {
@@ -751,13 +728,13 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
                  const struct sbx_submit *submit, struct sbx_exchange **ret_exchange, struct sbx_refusal *r)
 {
 	uint64_t now_ns = sbx_loop_now_ns(agent->loop);
-	int rc = check_room(agent, peer, submit, r);
+	int rc = sbx_admit_submit(agent, peer, submit, r);
 	if (rc)
 		return rc;
 	struct sbx_exchange *ex = calloc(1, sizeof *ex);
 	if (!ex || sbx_exchange_reserve_timers(agent)) {
 		free(ex);
-		return refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
+		return sbx_refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
 	}
 	ex->magic = EXCHANGE_MAGIC;
 	ex->agent = agent;
@@ -775,20 +752,9 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
 		ex->idempotency_key = copy_text(submit->idempotency_key.at, submit->idempotency_key.n, SBX_IDEMPOTENCY_KEY_MAX_BYTES);
 	if (!ex->body || (submit->idempotency_key.n && !ex->idempotency_key)) {
 		exchange_free(ex);
-		return refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
+		return sbx_refuse(r, SBX_CODE_INTERNAL, 1000, "out of memory");
 	}
-	struct sbx_fault fault;
-	rc = submit->dialect->read_request(submit->op, (struct sbx_span){ ex->body, submit->body.n }, &agent->scratch, NULL, &ex->ask, &fault);
-	if (rc) {
-		exchange_free(ex);
-		return refuse(r, fault.unsupported ? SBX_CODE_UNSUPPORTED : SBX_CODE_INVALID_REQUEST, -1, fault.why);
-	}
-	ex->client_usage = ex->ask.body_include_usage;
-	uint64_t deadline_ms = submit->deadline_ms ? submit->deadline_ms : SBX_DEADLINE_DEFAULT_MS;
-	sbx_request_init(&ex->req, submit->has_stream ? submit->stream : ex->ask.body_stream, submit->restart, now_ns + deadline_ms * 1000000u,
-	                 now_ns, agent->seed++);
-	ex->req.op = submit->op;
-	rc = resolve(ex, submit, now_ns, r);
+	rc = sbx_admit_request(ex, submit, now_ns, r);
 	if (rc) {
 		exchange_free(ex);
 		return rc;
@@ -796,7 +762,6 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
 	sbx_router_hold(&ex->world->router, &ex->req);
 	agent->n_exchanges++;
 	agent->body_bytes += submit->body.n;
-	peer->in_flight++;
 	*ret_exchange = ex;
 	return 0;
 }
@@ -876,7 +841,7 @@ sbx_exchange_reap(struct sbx_agent *agent)
 		sbx_router_release(&ex->world->router, &ex->req);
 		agent->n_exchanges--;
 		agent->body_bytes -= ex->ask.body.n;
-		ex->peer->in_flight--;
+		sbx_whom_free(agent, ex->peer, ex->whom);
 		exchange_free(ex);
 	}
 }

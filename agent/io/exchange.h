@@ -23,10 +23,12 @@ struct sbx_exchange {
 	bool dead;                        /* waits to be reaped */
 	bool data;                        /* the client wants the answer's own bytes */
 	bool client_usage;                /* the client itself asked for the usage chunk */
+	bool want_cost;                   /* and for the cost in it */
 	struct sbx_agent *agent;
 	struct sbx_world *world;          /* one reference */
 	struct sbx_session *session;      /* NULL once the client is gone */
 	struct sbx_peer *peer;
+	struct sbx_whom *whom;            /* beside the peer; NULL = it says it all */
 	struct sbx_exchange *next_by_id;  /* the session's table */
 	struct sbx_exchange *next_dead;
 	uint64_t id;                      /* the client's number for it */
@@ -50,6 +52,7 @@ struct sbx_exchange {
 struct sbx_refusal {
 	enum sbx_code code;
 	int64_t retry_after_ms; /* -1 = none */
+	char param[96];         /* the member of the body to blame; "" = none */
 	char why[384];
 };
 int sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sbx_stream *stream, struct sbx_peer *peer, uint64_t id,

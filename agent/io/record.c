@@ -4,6 +4,7 @@
 
 #include "agent/io/ending.h"
 #include "agent/io/store.h"
+#include "agent/io/whom.h"
 
 /* Durations are measured on the monotonic clock; all three times of a row hang on one look at the wall clock, so that they agree. */
 static int64_t
@@ -45,6 +46,10 @@ sbx_record_attempt(const struct sbx_exchange *ex, uint8_t attempt, int64_t unix_
 		.cost_nanousd = note->bill.status == SBX_COST_KNOWN ? note->bill.nanousd : -1,
 		.cost_status = sbx_cost_status_word(note->bill.status),
 		.price_row = note->bill.row ? note->bill.row->id : NULL,
+		.tenant = ex->whom ? ex->whom->tenant : NULL,
+		.key_id = ex->whom ? ex->whom->key : NULL,
+		.end_user = ex->whom ? ex->whom->user : NULL,
+		.tags = ex->whom ? ex->whom->tags : NULL,
 	};
 	(void)sbx_store_put(ex->agent->store, &row); /* a row that is lost is counted and told there; the request goes on */
 }

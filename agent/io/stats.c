@@ -8,7 +8,8 @@
 #include "agent/io/store.h"
 #include "client/wire.h"
 
-#define STATS_TARGETS_MAX 1024 /* rows told in one frame; the map must stay below the limit of elements */
+#define STATS_TARGETS_MAX 1024 /* rows told in one frame; with all routes they must stay below the limit of elements */
+_Static_assert(STATS_TARGETS_MAX * (2 + 2 * 11) + SBX_ROUTES_MAX * (2 + SBX_ROUTE_TARGETS_MAX) + 1024 < SBX_FRAME_ELEMENTS_MAX, "a frame holds them");
 
 static void
 pack_target(struct sbx_packer *p, const struct sbx_world *w, uint32_t row, const struct sbx_target *t, uint64_t now_ns)
@@ -76,6 +77,18 @@ pack_store(struct sbx_packer *p, const struct sbx_store *store)
 	sbx_pack_uint(p, "last_commit_us", v.last_commit_ns / 1000u);
 }
 
+/* The names that a request may have, beside those of targets: for clients without a board. */
+static void
+pack_routes(struct sbx_packer *p, const struct sbx_tables *t)
+{
+	sbx_pack_map(p, "route", t->n_routes);
+	for (uint32_t i = 0; i < t->n_routes; i++) {
+		sbx_pack_array(p, t->route[i].name, t->route[i].n_targets);
+		for (uint32_t k = 0; k < t->route[i].n_targets; k++)
+			sbx_pack_str(p, NULL, sbx_span_of(t->target[t->route[i].target[k]].name));
+	}
+}
+
 /* Resident memory in bytes; 0 when /proc does not tell. */
 static uint64_t
 rss_bytes(void)
@@ -102,7 +115,7 @@ sbx_stats_frame(struct sbx_agent *agent, uint64_t id)
 #define X(name, what) n++;
 	SBX_COUNTERS(X)
 #undef X
-	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 13);
+	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 14);
 	sbx_pack_str(&p, "version", SBX_SPAN(SBX_VERSION));
 	sbx_pack_uint(&p, "pid", (uint64_t)getpid());
 	sbx_pack_str(&p, "config", sbx_span_of(config->source));
@@ -132,6 +145,7 @@ sbx_stats_frame(struct sbx_agent *agent, uint64_t id)
 	sbx_pack_uint(&p, "wakeups", up->wakeups);
 	pack_store(&p, agent->store);
 	pack_targets(&p, agent->world, now_ns);
+	pack_routes(&p, &config->tables);
 	if (sbx_frame_end(&p))
 		sbx_buf_clear(&agent->frame);
 }

@@ -413,7 +413,8 @@ copy_text(char **at, const char *text, size_t n)
 static struct sbx_store_item *
 copy_row(const struct sbx_store_row *row)
 {
-	const char *const text[] = { row->route, row->target, row->class, row->connection, row->usage_raw, row->cost_status, row->price_row };
+	const char *const text[] = { row->route, row->target, row->class, row->connection, row->usage_raw, row->cost_status, row->price_row,
+	                             row->tenant, row->key_id, row->end_user, row->tags };
 	size_t n[sizeof text / sizeof text[0]], bytes = 0;
 	for (size_t i = 0; i < sizeof text / sizeof text[0]; i++) {
 		n[i] = text[i] ? strnlen(text[i], SBX_STORE_TEXT_MAX_BYTES) : 0;
@@ -432,6 +433,10 @@ copy_row(const struct sbx_store_row *row)
 	item->row.usage_raw = copy_text(&at, text[4], n[4]);
 	item->row.cost_status = copy_text(&at, text[5], n[5]);
 	item->row.price_row = copy_text(&at, text[6], n[6]);
+	item->row.tenant = copy_text(&at, text[7], n[7]);
+	item->row.key_id = copy_text(&at, text[8], n[8]);
+	item->row.end_user = copy_text(&at, text[9], n[9]);
+	item->row.tags = copy_text(&at, text[10], n[10]);
 	return item;
 }
 

@@ -88,6 +88,8 @@ struct sbx_store_row {
 	int64_t cost_nanousd;        /* -1 = not known, which is not 0 */
 	const char *cost_status;     /* why not: "unpriced", "no_usage" ...; NULL = it is known */
 	const char *price_row;       /* the catalog's, by which it was reckoned; NULL = none was needed, or there is none */
+	const char *tenant, *key_id, *end_user; /* as a client said whom the agent trusts (whom.h) */
+	const char *tags;            /* a JSON list of texts, at most SBX_STORE_TEXT_MAX_BYTES */
 };
 
 struct sbx_store;
@@ -126,7 +128,9 @@ const char *sbx_store_path(const struct sbx_store *store);
 	X(MODEL, "model", "substr(target, instr(target, '/') + 1)")                                                            \
 	X(CLASS, "class", "class")                                                                                             \
 	X(ROUTE, "route", "coalesce(route, '')")                                                                               \
-	X(USER, "user", "CAST(uid AS TEXT)")
+	X(USER, "user", "CAST(uid AS TEXT)")                                                                                   \
+	X(TENANT, "tenant", "coalesce(tenant, '')")                                                                            \
+	X(KEY, "key", "coalesce(key_id, '')")
 
 enum sbx_store_grouping {
 #define X(name, word, sql) SBX_STORE_BY_##name,

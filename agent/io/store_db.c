@@ -63,14 +63,20 @@ static const struct migration migrations[SBX_STORE_SCHEMA] = {
 	  " price_row TEXT," /* "provider/model@day" of the catalog */
 	  " PRIMARY KEY (agent, request, attempt)) STRICT;"
 	  "CREATE INDEX attempt_by_end ON attempt (end_unix_ms);" },
+	{ "for whom",
+	  "ALTER TABLE attempt ADD COLUMN tenant TEXT;" /* as a client said whom the agent trusts; NULL = nobody but uid */
+	  "ALTER TABLE attempt ADD COLUMN key_id TEXT;"
+	  "ALTER TABLE attempt ADD COLUMN end_user TEXT;"
+	  "ALTER TABLE attempt ADD COLUMN tags TEXT;" }, /* a JSON list of texts */
 };
 
 /* In the order of fill(). A row that is there already was committed before its commit seemed to fail. */
 static const char insert_sql[] =
 	"INSERT INTO attempt (agent, request, attempt, uid, route, target, class, status, connection, wasted, start_unix_ms,"
 	" first_content_unix_ms, end_unix_ms, prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens, reasoning_tokens,"
-	" estimated, usage_raw, cost_nanousd, cost_status, price_row)"
-	" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23)"
+	" estimated, usage_raw, cost_nanousd, cost_status, price_row, tenant, key_id, end_user, tags)"
+	" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24,"
+	" ?25, ?26, ?27)"
 	" ON CONFLICT (agent, request, attempt) DO NOTHING";
 
 /* In the order of SBX_STORE_FIGURES, after the group's name. */
@@ -403,6 +409,10 @@ fill(sqlite3_stmt *s, const struct sbx_store_row *r)
 	rc |= bind_known(s, ++i, r->cost_nanousd);
 	rc |= bind_text(s, ++i, r->cost_status);
 	rc |= bind_text(s, ++i, r->price_row);
+	rc |= bind_text(s, ++i, r->tenant);
+	rc |= bind_text(s, ++i, r->key_id);
+	rc |= bind_text(s, ++i, r->end_user);
+	rc |= bind_text(s, ++i, r->tags);
 	return rc;
 }
 

@@ -10,7 +10,7 @@
 
 #include "agent/io/store.h"
 
-#define SBX_STORE_SCHEMA 1 /* user_version of what this release writes; the steps to it are in store_db.c */
+#define SBX_STORE_SCHEMA 2 /* user_version of what this release writes; the steps to it are in store_db.c */
 
 struct sbx_store_db;
 

@@ -147,6 +147,10 @@ sbx_store_file_poison(const char *path, const struct sbx_store_row *r, const cha
 	add_number(&line, "cost_nanousd", r->cost_nanousd);
 	add_text(&line, "cost_status", r->cost_status);
 	add_text(&line, "price_row", r->price_row);
+	add_text(&line, "tenant", r->tenant);
+	add_text(&line, "key_id", r->key_id);
+	add_text(&line, "end_user", r->end_user);
+	add_text(&line, "tags", r->tags);
 	add_text(&line, "refused_because", why);
 	(void)sbx_buf_append(&line, "}\n", 2);
 

@@ -124,16 +124,46 @@ read_deadline(struct sbx_submit *s, const struct sbx_value *v)
 	return NULL;
 }
 
+static bool
+is_printable(struct sbx_span s, char first)
+{
+	for (size_t i = 0; i < s.n; i++)
+		if (s.at[i] < first || s.at[i] > 0x7e)
+			return false;
+	return true;
+}
+
 static const char *
 read_idempotency_key(struct sbx_submit *s, const struct sbx_value *v)
 {
 	static const char must[] = "must be 1 to 255 printable ASCII characters";
 	if (v->type != SBX_STR || v->bytes.n == 0 || v->bytes.n > SBX_IDEMPOTENCY_KEY_MAX_BYTES)
 		return must;
-	for (size_t i = 0; i < v->bytes.n; i++)
-		if (v->bytes.at[i] < 0x21 || v->bytes.at[i] > 0x7e)
-			return must;
+	if (!is_printable(v->bytes, 0x21))
+		return must;
 	s->idempotency_key = v->bytes;
+	return NULL;
+}
+
+static const char *
+read_principal(struct sbx_submit *s, const struct sbx_value *v)
+{
+	struct sbx_cursor c = sbx_cursor_of(v);
+	struct sbx_span key;
+	struct sbx_value word;
+	s->has_principal = true;
+	if (v->type != SBX_MAP)
+		return "must be a map";
+	while (sbx_next_pair(&c, &key, &word)) {
+		struct sbx_span *to = sbx_span_is(key, "tenant") ? &s->tenant : sbx_span_is(key, "key") ? &s->key : sbx_span_is(key, "user") ? &s->user : NULL;
+		if (word.type == SBX_NIL)
+			continue;
+		if (!to)
+			return "has tenant, key and user, and nothing else";
+		if (word.type != SBX_STR || word.bytes.n == 0 || word.bytes.n > SBX_PRINCIPAL_MAX_BYTES || !is_printable(word.bytes, 0x20))
+			return "must have 1 to 255 printable ASCII characters in each member";
+		*to = word.bytes;
+	}
 	return NULL;
 }
 
@@ -162,7 +192,7 @@ static const struct row {
 	{ "restart", read_restart, SBX_CODE_INVALID_REQUEST },
 	{ "deadline_ms", read_deadline, SBX_CODE_INVALID_REQUEST },
 	{ "idempotency_key", read_idempotency_key, SBX_CODE_INVALID_REQUEST },
-	{ "principal", refuse, SBX_CODE_UNSUPPORTED },
+	{ "principal", read_principal, SBX_CODE_INVALID_REQUEST },
 	{ "tags", refuse, SBX_CODE_UNSUPPORTED },
 	{ "max_cost_nanousd", refuse, SBX_CODE_UNSUPPORTED },
 };

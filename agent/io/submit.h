@@ -29,6 +29,8 @@ struct sbx_submit {
 	bool restart;
 	uint32_t deadline_ms;                              /* 0 = not said */
 	struct sbx_span idempotency_key;
+	bool has_principal;
+	struct sbx_span tenant, key, user;                 /* of principal */
 };
 
 /* 0, or -SBX_EINVAL with the code to answer with and a sentence in why (at least 256 bytes). */

@@ -35,22 +35,45 @@
  *     body bin           the request as JSON, in the dialect; at most SBX_BODY_IN_MAX_BYTES
  *     dialect str        of body and data: "openai-chat", the default
  *     operation str      "chat" (default), "completions", "embeddings" (with reply "data"): what the body is a request for
- *     as_http bool       the body speaks for itself, as it would over HTTP: its own "stream" decides, and the reply is "data".
- *                        `stream`, and reply "events", are errors beside it; default false
+ *     as_http bool       the body speaks for itself, as it would over HTTP: its own "stream" decides, the reply is "data", and its
+ *                        members for a gateway (AS HTTP, below) are obeyed. `stream`, and reply "events", are errors beside it;
+ *                        default false: every member of the body is the provider's
  *     stream bool        answer in pieces as they come (default: what the body says)
  *     reply str          "events" (default): typed EVENTs; "data": the answer's own bytes, ready to be passed on
  *     restart bool       if a stream breaks after content, it may be started over (RESET), unless a piece of a tool call
  *                        was delivered; default false
  *     deadline_ms uint   for the whole request, all attempts included; default 600000
  *     idempotency_key str  at most 255 printable characters; passed on to providers that are configured to take it
- *     principal map, tags map, max_cost_nanousd uint, and any other key: "unsupported", never accepted and ignored
+ *     principal map      for whom: tenant, key, user, each str of 1 to 255 printable ASCII characters, or absent. Taken from the
+ *                        user ids of the configuration's listen.trusted_uids, the agent's own and root's; from others "forbidden".
+ *                        The share of what may be in flight is then the tenant's, else the peer's; the store keeps all three
+ *     tags map, max_cost_nanousd uint, and any other key: "unsupported", never accepted and ignored
  *   CANCEL         {}
  *   CREDIT         bytes uint, added to what is left
  *   STATS   id n   {} : answered by a STATS frame of the same id
  *   REPORT  id n   what the store has of attempts that ended in a span of time; answered by REPORT, or by ERROR:
  *     since_unix_ms, until_unix_ms uint   from and, exclusive, to; default 0 and now
- *     by str             "target" (default), "model", "class", "route", "user": what a row of the answer is
+ *     by str             "target" (default), "model", "class", "route", "user" (of the host), "tenant", "key": what a row of the answer is
  *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
+ *
+ * AS HTTP. Members of the body that mean something to the agent, and are not sent on (but `user` and `metadata`, which are OpenAI's
+ * own). One whose feature this agent has not, and any other member of `provider` and `usage`, ends the request as "unsupported"; the
+ * error in `data` has its name as "param". null, or false where a feature is switched, asks for nothing. As OpenRouter has them:
+ *   models [str]       names to be tried in this order, after `model` if there is one; at most 15 with `fallbacks`
+ *   provider map       for the targets of each name by itself: order [str] these providers first; only [str]; ignore [str];
+ *                      allow_fallbacks bool: false = nobody but those of order, or without it the first
+ *   route str          "fallback"
+ *   usage map          include true: `cost` in USD in the usage object of the answer, or in the last chunk of a stream that has
+ *                      one, which is then sent in any case: exactly cost_nanousd of DONE; null = not known. A provider's own
+ *                      `cost` gives way to a known one
+ * as LiteLLM, and for the first also Bifrost, have them:
+ *   fallbacks [str]    names to be tried after `model` and `models`; no objects
+ *   num_retries uint   for each name at most so many attempts after its first
+ *   timeout number     seconds for everything, as deadline_ms; of both the shorter holds
+ *   metadata.tags, tags [str]   kept by the store; "unsupported" where there is none
+ *   priority, context_window_fallbacks, content_policy_fallbacks, stream_timeout, cache, guardrails, mock_response,
+ *   mock_testing_..., api_base, base_url, api_key   "unsupported"
+ * and OpenAI's user str: the end user, unless the principal names one. All other members are sent on as they are.
  *
  * AGENT TO CLIENT
  *   WELCOME id 0   version uint; agent str; pid uint; generation uint (random, new with each start). The board's descriptor
@@ -69,7 +92,8 @@
  *   RESET          attempt uint: forget every EVENT of the request so far; attempt n starts over
  *   DONE           see below
  *   ERROR          see below
- *   STATS, RELOADED   a map of counters; the notes of the new configuration
+ *   STATS, RELOADED   a map of counters, with target a map by "provider/model" and route a map of each route's targets; the notes
+ *                  of the new configuration
  *   REPORT         since_unix_ms, until_unix_ms uint; by str; total FIGURES; row map of name -> FIGURES, most attempts first;
  *                  left_out uint: rows beyond the limit, counted in total
  *
@@ -80,7 +104,7 @@
  *   retry_after_ms uint if known, retryable bool (whether asking again may help),
  *   provider_error map if a provider said something: {provider, status, type, code, param, message}, each str or uint,
  *   absent where the provider gave none, usage, cost_nanousd, cost_status, total_ms, attempts; `data` bin if reply was
- *   "data": the error in the dialect, as a JSON body
+ *   "data": the error in the dialect, as a JSON body with status as its HTTP status, also of a request that was refused
  * USAGE: prompt_tokens, completion_tokens, total_tokens, cached_tokens, cache_write_tokens, reasoning_tokens: each uint, or
  *   absent if the provider did not say; estimated bool, clamped bool if so
  * ATTEMPT: target str, class str (agent/core/class.h), status uint|nil, started_ms and ended_ms uint (since SUBMIT),

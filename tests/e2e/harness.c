@@ -315,7 +315,8 @@ world_reconfigure(struct world *w, const char *config)
 	struct sbx_buf b;
 	sbx_buf_init(&b, 1u << 20);
 	const char *brace = strchr(config, '{');
-	(void)sbx_buf_printf(&b, "%.*s\"listen\": { \"socket\": \"%s\", \"admin_socket\": \"%s\" },\n", (int)(brace + 1 - config), config, w->socket, w->admin_socket);
+	(void)sbx_buf_printf(&b, "%.*s\"listen\": { \"socket\": \"%s\", \"admin_socket\": \"%s\"%s },\n", (int)(brace + 1 - config), config, w->socket, w->admin_socket,
+	                     w->listen_more ? w->listen_more : "");
 	expand(w, brace + 1, &b);
 	(void)sbx_buf_append(&b, "", 1);
 	write_whole(w->config_path, (char *)b.data);

@@ -37,6 +37,7 @@ struct world {
 	pid_t agent;                /* 0 = not running */
 	char socket[160], admin_socket[160], config_path[160], log_path[160];
 	char *config;               /* the text last given */
+	const char *listen_more;    /* further members of its "listen", a comma before each; NULL = none */
 	bool keep;
 };
 

@@ -9,6 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -251,6 +253,366 @@ the_body_decides_whether_it_is_a_stream(void **state)
 	world_down(&w);
 }
 
+/* ---- members for a gateway ---- */
+
+#define M "\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}]"
+
+/* The last body that double n got. */
+static char *
+last_body(struct world *w, int n)
+{
+	return double_log_string(w, n, double_requests(w, n) - 1, "body");
+}
+
+static void
+names_and_providers_are_tried_as_the_body_says(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *members, *target;
+		uint32_t attempts;
+	} rows[] = {
+		{ "\"model\":\"a/m\",\"models\":[\"c\\/m\",\"b/m\"]", "c/m", 2 },
+		{ "\"models\":[\"b/m\",\"c/m\"]", "b/m", 1 },
+		{ "\"model\":\"a/m\",\"fallbacks\":[\"r\"]", "b/m", 2 },
+		{ "\"model\":\"a/m\",\"models\":[\"c/m\"],\"fallbacks\":[\"b/m\"],\"route\":\"fallback\"", "c/m", 2 },
+		{ "\"model\":\"m\",\"provider\":{\"order\":[\"C\"]}", "c/m", 1 },
+		{ "\"model\":\"m\",\"provider\":{\"order\":[\"a\",\"c\"]}", "c/m", 2 },
+		{ "\"model\":\"m\",\"provider\":{\"only\":[\"c\",\"b\"]}", "b/m", 1 },
+		{ "\"model\":\"r\",\"provider\":{\"ignore\":[\"b\"]}", "c/m", 1 },
+		{ "\"model\":\"m\",\"provider\":{\"order\":[\"b\"],\"allow_fallbacks\":false}", "b/m", 1 },
+	};
+	struct world w;
+	struct heard h;
+	char body[512], want[512];
+	world_up(&w);
+	for (int i = 0; i < 3; i++)
+		world_double(&w, (const char *[]){ "a", "b", "c" }[i], NULL);
+	double_rules(&w, 0, "*: status=404"); /* at once, and it counts as no failure of the target that the next row would meet */
+	world_agent(&w, "{\"providers\":{\"a\":{\"base_url\":\"$0\",\"key\":\"$KEY\",\"models\":{\"m\":{}}},\"b\":{\"base_url\":\"$1\",\"key\":\"$KEY\",\"models\":{\"m\":{}}},"
+	            "\"c\":{\"base_url\":\"$2\",\"key\":\"$KEY\",\"models\":{\"m\":{}}}},\"routes\":{\"r\":{\"targets\":[\"b/m\",\"c/m\"]}}}", NULL);
+	struct sbx_client *c = client_up(&w);
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		(void)snprintf(body, sizeof body, "{%s," M ",\"seed\":18446744073709551615}", rows[i].members);
+		http(c, NULL, body, &h);
+		if (!h.ok || strcmp(h.target, rows[i].target) != 0)
+			fail_msg("%s: %s %s %s", body, h.target, h.code, h.message);
+		/* and nothing of it is sent on */
+		char *sent = last_body(&w, rows[i].target[0] - 'a');
+		(void)snprintf(want, sizeof want, "{\"model\":\"m\"," M ",\"seed\":18446744073709551615}");
+		assert_string_equal(sent, want);
+		free(sent);
+	}
+	/* Only this one: its failure is the answer. (a is known to be misconfigured by now; the last one left is tried all the same.) */
+	int before = double_requests(&w, 1) + double_requests(&w, 2);
+	http(c, NULL, "{\"model\":\"m\",\"provider\":{\"order\":[\"a\"],\"allow_fallbacks\":false}," M "}", &h);
+	assert_int_equal(h.status, 404);
+	assert_int_equal(double_requests(&w, 1) + double_requests(&w, 2), before);
+	sbx_close(c);
+	world_down(&w);
+}
+
+static void
+retries_and_time_are_bounded_as_the_body_says(void **state)
+{
+	(void)state;
+	struct world w;
+	struct heard h;
+	world_simple(&w, 3, (const char *const[]){ "*: status=500", "*: status=500", NULL }, NULL);
+	struct sbx_client *c = client_up(&w);
+	http(c, NULL, "{\"model\":\"r\",\"num_retries\":0," M "}", &h);
+	assert_int_equal(h.status, 500);
+	assert_int_equal(h.attempts, 1);
+	http(c, NULL, "{\"model\":\"a/m\",\"fallbacks\":[\"b/m\",\"c/m\"],\"num_retries\":0," M "}", &h);
+	ASSERT_OK(&h); /* the next name is no retry */
+	assert_string_equal(h.target, "c/m");
+	assert_int_equal(h.attempts, 3);
+	double_rules(&w, 2, "*: hang");
+	uint64_t from_ms = now_ms();
+	http(c, NULL, "{\"model\":\"c/m\",\"timeout\":0.4," M "}", &h);
+	assert_string_equal(h.code, "timeout");
+	assert_true(now_ms() - from_ms >= 390 && now_ms() - from_ms < 5000);
+	/* the frame's own deadline holds as well: the shorter one */
+	struct sbx_request_options o = SBX_REQUEST_INIT;
+	o.as_http = true;
+	o.deadline_ms = 300;
+	o.body = "{\"model\":\"c/m\",\"timeout\":60," M "}";
+	o.body_bytes = strlen(o.body);
+	hear(c, &o, &h);
+	assert_string_equal(h.code, "timeout");
+	sbx_close(c);
+	world_down(&w);
+}
+
+/* ---- the cost where it was asked for ---- */
+
+static void
+the_cost_stands_in_the_usage_that_asked_for_it(void **state)
+{
+	(void)state;
+	struct world w;
+	struct heard h;
+	world_up(&w);
+	world_double(&w, "bad", (const char *[]){ "--rule", "*: status=503", NULL });
+	world_double(&w, "openai", (const char *[]){ "--rule", "gpt-4o-mini: prompt-tokens=1001, cached-tokens=400, text=one two", NULL });
+	world_agent(&w, "{\"providers\":{\"bad\":{\"base_url\":\"$0\",\"key\":\"$KEY\"},\"openai\":{\"base_url\":\"$1\",\"key\":\"$KEY\",\"models\":{\"gpt-4o-mini\":{},\"m\":{}}}},"
+	            "\"routes\":{\"r\":{\"targets\":[\"bad/m\",\"openai/gpt-4o-mini\"]}}}", NULL);
+	struct sbx_client *c = client_up(&w);
+	/* 601 read at 150 nano-USD, 400 from the cache at 75, 2 written at 600 */
+	static const char cost[] = "\"cost\":0.00012135}";
+	http(c, NULL, "{\"model\":\"r\",\"usage\":{\"include\":true}," M "}", &h);
+	ASSERT_OK(&h);
+	assert_int_equal(h.attempts, 2);
+	assert_int_equal(h.cost_nanousd, 121350);
+	assert_non_null(strstr(h.data, "\"total_tokens\":1003"));
+	assert_non_null(strstr(h.data, cost));
+	http(c, NULL, "{\"model\":\"r\",\"usage\":{\"include\":true},\"stream\":true," M "}", &h);
+	ASSERT_OK(&h);
+	assert_int_equal(h.cost_nanousd, 121350);
+	const char *at = strstr(h.data, cost);
+	assert_true(at && !strstr(at + 1, "\"cost\":")); /* once, and in the last chunk */
+	assert_string_equal(at + sizeof cost - 1, "}\n\ndata: [DONE]\n\n");
+	/* not asked for: the bytes are the provider's */
+	http(c, NULL, "{\"model\":\"r\",\"stream\":true,\"stream_options\":{\"include_usage\":true}," M "}", &h);
+	assert_true(h.ok && strstr(h.data, "\"total_tokens\":1003") && !strstr(h.data, "\"cost\":"));
+	http(c, NULL, "{\"model\":\"r\",\"usage\":{\"include\":false},\"stream\":true," M "}", &h);
+	assert_true(h.ok && !strstr(h.data, "\"total_tokens\""));
+	/* what is not known is not 0 */
+	http(c, NULL, "{\"model\":\"openai/m\",\"usage\":{\"include\":true}," M "}", &h);
+	ASSERT_OK(&h);
+	assert_non_null(strstr(h.data, "\"cost\":null}"));
+	sbx_close(c);
+	world_down(&w);
+}
+
+/* ---- refusals ---- */
+
+static void
+refusals_have_the_shape_and_status_of_the_api(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *body;
+		int status;
+		const char *code, *type, *param, *json_code;
+	} rows[] = {
+		{ "{\"model\":\"gone\"," M "}", 404, "unknown_model", "\"invalid_request_error\"", "\"model\"", "\"model_not_found\"" },
+		{ "{\"model\":\"r\",\"models\":[\"gone\"]," M "}", 404, "unknown_model", "\"invalid_request_error\"", "\"models\"", "\"model_not_found\"" },
+		{ "{\"model\":\"r\"", 400, "invalid_request", "\"invalid_request_error\"", "null", "null" },
+		{ "{\"model\":\"r\"}", 400, "invalid_request", "\"invalid_request_error\"", "\"messages\"", "null" },
+		{ "{\"model\":7," M "}", 400, "invalid_request", "\"invalid_request_error\"", "\"model\"", "null" },
+		{ "{" M "}", 400, "invalid_request", "\"invalid_request_error\"", "\"model\"", "null" },
+		{ "{\"model\":\"r\",\"n\":0," M "}", 400, "invalid_request", "\"invalid_request_error\"", "\"n\"", "null" },
+		{ "{\"model\":\"r\",\"provider\":{\"sort\":\"price\"}," M "}", 400, "unsupported", "\"invalid_request_error\"", "\"provider.sort\"", "\"unsupported_parameter\"" },
+		{ "{\"model\":\"r\",\"priority\":1," M "}", 400, "unsupported", "\"invalid_request_error\"", "\"priority\"", "\"unsupported_parameter\"" },
+		{ "{\"model\":\"r\",\"provider\":{\"only\":[\"nobody\"]}," M "}", 400, "invalid_request", "\"invalid_request_error\"", "\"provider.only\"", "null" },
+		{ "{\"model\":\"a/m\",\"provider\":{\"ignore\":[\"a\"]}," M "}", 404, "unknown_model", "\"invalid_request_error\"", "\"provider\"", "\"model_not_found\"" },
+		{ "{\"model\":\"r\",\"metadata\":{\"tags\":[\"a\"]}," M "}", 400, "unsupported", "\"invalid_request_error\"", "\"metadata.tags\"", "\"unsupported_parameter\"" },
+	};
+	struct world w;
+	struct heard h;
+	char want[256];
+	world_simple(&w, 1, NULL, NULL);
+	struct sbx_client *c = client_up(&w);
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		http(c, NULL, rows[i].body, &h);
+		(void)snprintf(want, sizeof want, ",\"type\":%s,\"param\":%s,\"code\":%s}}", rows[i].type, rows[i].param, rows[i].json_code);
+		if (h.accepted || h.status != rows[i].status || strcmp(h.code, rows[i].code) != 0 || strncmp(h.data, "{\"error\":{\"message\":\"", 21) != 0 ||
+		    h.n < strlen(want) || strcmp(h.data + h.n - strlen(want), want) != 0)
+			fail_msg("%s: %d %s %s", rows[i].body, h.status, h.code, h.data);
+	}
+	assert_int_equal(double_requests(&w, 0), 0);
+	/* a provider's own error, word for word */
+	double_rules(&w, 0, "*: status=400, body={\"error\":{\"message\":\"no\"\\,\"type\":\"invalid_request_error\"\\,\"param\":\"messages\"\\,\"code\":null}}");
+	http(c, NULL, "{\"model\":\"r\"," M "}", &h);
+	assert_int_equal(h.status, 400);
+	assert_string_equal(h.data, "{\"error\":{\"message\":\"no\",\"type\":\"invalid_request_error\",\"param\":\"messages\",\"code\":null}}");
+	/* nobody answers */
+	double_rules(&w, 0, "*: status=503, body=<html>");
+	http(c, NULL, "{\"model\":\"r\"," M "}", &h);
+	assert_int_equal(h.status, 503);
+	assert_non_null(strstr(h.data, "\"type\":\"")); /* never without words */
+	assert_null(strstr(h.data, "\"type\":null"));
+	sbx_close(c);
+	world_down(&w);
+}
+
+/* ---- for whom ---- */
+
+static struct sbx_request_options
+for_tenant(const char *tenant, const char *body)
+{
+	struct sbx_request_options o = SBX_REQUEST_INIT;
+	o.as_http = true;
+	o.tenant = tenant;
+	o.key_id = tenant ? "k1" : NULL;
+	o.body = body;
+	o.body_bytes = strlen(body);
+	return o;
+}
+
+static void
+only_trusted_users_say_for_whom_they_ask(void **state)
+{
+	(void)state;
+	static const char body[] = "{\"model\":\"r\"," M "}";
+	struct world w;
+	struct heard h;
+	if (geteuid() != 0) {
+		print_message("skipped: only root can be several users\n");
+		skip();
+	}
+	world_up(&w);
+	world_double(&w, "a", NULL);
+	w.listen_more = ", \"trusted_uids\": [54321]";
+	world_agent(&w, "{\"providers\":{\"a\":{\"base_url\":\"$0\",\"key\":\"$KEY\"}},\"routes\":{\"r\":{\"targets\":[\"a/m\"]}}}", NULL);
+	assert_int_equal(chmod(w.dir, 0711), 0);
+	assert_int_equal(chmod(w.socket, 0666), 0);
+	for (uid_t uid = 54321; uid <= 54322; uid++) {
+		assert_int_equal(seteuid(uid), 0);
+		struct sbx_client *c = client_up(&w);
+		assert_int_equal(seteuid(0), 0);
+		struct sbx_request_options o = for_tenant("acme", body);
+		hear(c, &o, &h);
+		if (uid == 54321) {
+			ASSERT_OK(&h);
+		} else {
+			assert_string_equal(h.code, "forbidden");
+			assert_int_equal(h.status, 403);
+			assert_non_null(strstr(h.data, "\"permission_error\""));
+			o = for_tenant(NULL, body); /* for himself he may */
+			hear(c, &o, &h);
+			ASSERT_OK(&h);
+		}
+		sbx_close(c);
+	}
+	assert_int_equal(double_requests(&w, 0), 2);
+	struct sbx_client *c = client_up(&w); /* root is trusted without being named */
+	struct sbx_request_options o = for_tenant("acme", body);
+	hear(c, &o, &h);
+	ASSERT_OK(&h);
+	sbx_close(c);
+	world_down(&w);
+}
+
+static void
+each_tenant_has_half_of_what_may_be_in_flight(void **state)
+{
+	(void)state;
+	static const char hang[] = "{\"model\":\"a/m@hang\"," M "}", body[] = "{\"model\":\"a/m\"," M "}";
+	struct world w;
+	struct heard h;
+	uint64_t id[2];
+	world_simple(&w, 1, NULL, "\"limits\": { \"max_in_flight\": 4 }");
+	struct sbx_client *c = client_up(&w), *slow = client_up(&w);
+	struct sbx_request_options acme = for_tenant("acme", hang);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sbx_submit(slow, &acme, &id[i]), 0);
+	double_wait(&w, 0, 2, NULL, 5000);
+	acme = for_tenant("acme", body);
+	hear(c, &acme, &h);
+	assert_string_equal(h.code, "busy");
+	assert_non_null(strstr(h.message, "of this tenant"));
+	assert_non_null(strstr(h.data, "\"server_is_overloaded\""));
+	struct sbx_request_options other = for_tenant("other", body), own = for_tenant(NULL, body);
+	hear(c, &other, &h);
+	ASSERT_OK(&h);
+	hear(c, &own, &h); /* and so has the client itself: what it asks for others is not counted as its own */
+	ASSERT_OK(&h);
+	for (int i = 0; i < 2; i++)
+		assert_int_equal(sbx_cancel(slow, id[i]), 0);
+	sbx_close(slow);
+	agent_wait_at_rest(&w, 5000);
+	hear(c, &acme, &h); /* given back */
+	ASSERT_OK(&h);
+	sbx_close(c);
+	world_down(&w);
+}
+
+/* Bytes of a file of the world. */
+static bool
+file_has(const struct world *w, const char *name, const char *text)
+{
+	char path[256], *bytes = NULL;
+	size_t n;
+	(void)snprintf(path, sizeof path, "%s/%s", w->dir, name);
+	FILE *f = fopen(path, "r");
+	assert_non_null(f);
+	ssize_t got = getdelim(&bytes, &(size_t){ 0 }, EOF, f); /* no byte is EOF: all of it */
+	n = got > 0 ? (size_t)got : 0;
+	bool has = n && memmem(bytes, n, text, strlen(text));
+	free(bytes);
+	(void)fclose(f);
+	return has;
+}
+
+static void
+the_store_keeps_for_whom_it_was(void **state)
+{
+	(void)state;
+	static const char body[] = "{\"model\":\"r\",\"user\":\"u-1\",\"metadata\":{\"k\":\"v\",\"tags\":[\"red\",\"deep \\\"blue\\\"\"]}," M "}";
+	struct world w;
+	struct heard h;
+	struct sbx_report_options by = SBX_REPORT_INIT;
+	struct sbx_event ev;
+	uint64_t id;
+	int64_t n;
+	world_simple(&w, 1, NULL, "\"store\": \"$DIR/s.db\"");
+	struct sbx_client *c = client_up(&w);
+	struct sbx_request_options o = for_tenant("acme", body);
+	hear(c, &o, &h);
+	ASSERT_OK(&h);
+	char *sent = last_body(&w, 0);
+	assert_string_equal(sent, "{\"model\":\"m\",\"user\":\"u-1\",\"metadata\":{\"k\":\"v\"}," M "}");
+	free(sent);
+	o = for_tenant(NULL, "{\"model\":\"r\"," M "}");
+	hear(c, &o, &h);
+	ASSERT_OK(&h);
+	agent_wait_number(&w, "store.committed", 2, 10000);
+	for (int i = 0; i < 2; i++) {
+		by.by = (const char *[]){ "tenant", "key" }[i];
+		assert_int_equal(sbx_report(c, &by, &id), 0);
+		do
+			assert_int_equal(sbx_next(c, 5000, &ev), 0);
+		while (!ev.last);
+		assert_true(sbx_reply_number(ev.reply, (const char *[]){ "row.acme.attempts", "row.k1.attempts" }[i], &n));
+		assert_int_equal(n, 1);
+		assert_true(sbx_reply_number(ev.reply, "total.attempts", &n));
+		assert_int_equal(n, 2);
+	}
+	sbx_close(c);
+	world_agent_signal(&w, 15);
+	assert_int_equal(world_agent_wait(&w, 10000), 0);
+	assert_true(file_has(&w, "s.db", "[\"red\",\"deep \\\"blue\\\"\"]"));
+	assert_true(file_has(&w, "s.db", "u-1"));
+	world_down(&w);
+}
+
+/* ---- names ---- */
+
+static void
+stats_tell_the_names_that_may_be_asked_for(void **state)
+{
+	(void)state;
+	struct world w;
+	struct sbx_event ev;
+	uint64_t id;
+	const char *name = "";
+	world_simple(&w, 2, NULL, NULL);
+	struct sbx_client *c = client_up(&w);
+	assert_int_equal(sbx_stats(c, &id), 0);
+	do
+		assert_int_equal(sbx_next(c, 5000, &ev), 0);
+	while (!ev.last);
+	assert_true(sbx_reply_string(ev.reply, "route.r.0", &name));
+	assert_string_equal(name, "a/m");
+	assert_true(sbx_reply_string(ev.reply, "route.r.1", &name));
+	assert_string_equal(name, "b/m");
+	assert_true(sbx_reply_string(ev.reply, "target.b/m.state", &name));
+	sbx_close(c);
+	world_down(&w);
+}
+
 int
 main(void)
 {
@@ -259,6 +621,14 @@ main(void)
 		cmocka_unit_test(completions_stream_fail_over_and_are_held_back),
 		cmocka_unit_test(who_lacks_an_operation_is_not_asked_for_it),
 		cmocka_unit_test(the_body_decides_whether_it_is_a_stream),
+		cmocka_unit_test(names_and_providers_are_tried_as_the_body_says),
+		cmocka_unit_test(retries_and_time_are_bounded_as_the_body_says),
+		cmocka_unit_test(the_cost_stands_in_the_usage_that_asked_for_it),
+		cmocka_unit_test(refusals_have_the_shape_and_status_of_the_api),
+		cmocka_unit_test(only_trusted_users_say_for_whom_they_ask),
+		cmocka_unit_test(each_tenant_has_half_of_what_may_be_in_flight),
+		cmocka_unit_test(the_store_keeps_for_whom_it_was),
+		cmocka_unit_test(stats_tell_the_names_that_may_be_asked_for),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

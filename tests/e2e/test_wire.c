@@ -350,7 +350,7 @@ static const struct bad_submit {
 } bad_submits[] = {
 	/* keys */
 	{ { OK_MODEL, OK_BODY, { "temperature", UINT, NULL, 1 } }, "invalid_request", "temperature" },
-	{ { OK_MODEL, OK_BODY, { "principal", TEXT, "x", 0 } }, "unsupported", "principal" },
+	{ { OK_MODEL, OK_BODY, { "principal", TEXT, "x", 0 } }, "invalid_request", "principal" },
 	{ { OK_MODEL, OK_BODY, { "tags", TEXT, "x", 0 } }, "unsupported", "tags" },
 	{ { OK_MODEL, OK_BODY, { "max_cost_nanousd", UINT, NULL, 1 } }, "unsupported", "max_cost_nanousd" },
 	{ { OK_MODEL, OK_BODY, { "dialect", TEXT, "anthropic", 0 } }, "unsupported", "openai-chat" },

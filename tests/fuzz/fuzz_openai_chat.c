@@ -102,17 +102,20 @@ edit_request(const uint8_t *data, size_t bytes, unsigned how)
 	struct sbx_pieces pieces;
 	struct sbx_buf out;
 	struct sbx_fault fault;
+	struct sbx_routing routing, *as_http = how & 64 ? &routing : NULL;
 	enum sbx_op op = (enum sbx_op)((how >> 2) % SBX_OP__COUNT);
-	if (dialect->read_request(op, (struct sbx_span){(const char *)data, bytes}, &scratch, NULL, &ask, &fault))
+	if (dialect->read_request(op, (struct sbx_span){(const char *)data, bytes}, &scratch, as_http, &ask, &fault)) {
+		assert(fault.why[0] && strlen(fault.why) < sizeof fault.why && strlen(fault.param) < sizeof fault.param);
 		return;
+	}
 	bool stream = ask.can_stream && how & 2;
 	dialect->write_request(&ask, "a \"model\"", stream, &quirks, &pieces);
 	sbx_buf_init(&out, LOG_MAX_BYTES);
 	for (uint32_t i = 0; i < pieces.n; i++)
 		(void)sbx_buf_append(&out, pieces.piece[i].at, pieces.piece[i].n);
 	assert(out.n == pieces.bytes);
-	int rc = dialect->read_request(op, (struct sbx_span){(const char *)out.data, out.n}, &scratch, NULL, &ask, &fault);
-	assert(rc == 0 && ask.body_stream == stream);
+	int rc = dialect->read_request(op, (struct sbx_span){(const char *)out.data, out.n}, &scratch, as_http, &ask, &fault);
+	assert(rc == 0 && ask.body_stream == stream && ask.n_taken == 0 && ask.cut.n == 0); /* what was for us is gone */
 	assert(ask.body_include_usage == (stream && !quirks.no_stream_options));
 	assert(sbx_json_string_eq(ask.model, "a \"model\""));
 	sbx_buf_fini(&out);

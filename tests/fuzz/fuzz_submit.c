@@ -38,7 +38,7 @@ check_taken(const struct sbx_submit *s)
 		check_inside(s->target[i], SBX_NAME_MAX_BYTES + 1 + SBX_MODEL_MAX_BYTES);
 	}
 	assert((s->route.n > 0) + (s->model.n > 0) + (s->n_targets > 0) <= 1);
-	assert(s->deadline_ms > 0 && s->deadline_ms <= SBX_DEADLINE_MAX_MS);
+	assert(s->deadline_ms <= SBX_DEADLINE_MAX_MS); /* 0 = not said */
 	for (size_t i = 0; i < s->idempotency_key.n; i++)
 		assert(s->idempotency_key.at[i] > 0x20 && s->idempotency_key.at[i] < 0x7f);
 }

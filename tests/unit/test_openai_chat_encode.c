@@ -237,19 +237,6 @@ a_limit_is_an_answer(void **state)
 	sbx_buf_fini(&out);
 }
 
-static void
-errors_have_the_shape_of_the_api(void **state)
-{
-	(void)state;
-	struct sbx_buf out;
-	const struct sbx_provider_error e = { .status = 429, .type = "rate_limit_error", .code = "slow_down", .message = "too \"fast\"" };
-	sbx_buf_init(&out, 1000);
-	assert_int_equal(sbx_dialect_openai_chat.write_error(&e, &out), 0);
-	assert_int_equal(sbx_buf_append(&out, "", 1), 0);
-	assert_string_equal((char *)out.data, "{\"error\":{\"message\":\"too \\\"fast\\\"\",\"type\":\"rate_limit_error\",\"param\":null,\"code\":\"slow_down\"}}");
-	sbx_buf_fini(&out);
-}
-
 int
 main(void)
 {
@@ -258,7 +245,6 @@ main(void)
 		cmocka_unit_test(the_form_is_that_of_the_api),
 		cmocka_unit_test(details_go_to_their_choice),
 		cmocka_unit_test(a_limit_is_an_answer),
-		cmocka_unit_test(errors_have_the_shape_of_the_api),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -46,6 +46,8 @@ struct setup {
 	unsigned targets;          /* 0 = 2 */
 	bool whole, restart, no_replay, reasoning;
 	uint64_t deadline_ms;      /* 0 = 600,000 */
+	uint8_t tries_per_name;    /* 0 = as the policy has it */
+	uint8_t name[4];           /* by which each target was found */
 	uint8_t keys[4];           /* credentials of each target's provider; 0 = it needs none, MISSING = it has none */
 	int64_t context[4];
 	const char *before;        /* what health has seen: "A:FAILED A:FAILED B:REFUSED=60000 ..." */
@@ -96,9 +98,10 @@ bench_request(struct bench *b, const struct setup *setup)
 
 	sbx_request_init(&b->req, !setup->whole, setup->restart, b->now_ns + deadline_ms * MS, b->now_ns, 7);
 	b->req.replay_uncertain = !setup->no_replay;
+	b->req.tries_per_name = setup->tries_per_name;
 	b->req.n_candidates = (uint8_t)b->tables.n_targets;
 	for (uint8_t i = 0; i < b->req.n_candidates; i++)
-		b->req.candidate[i] = (struct sbx_candidate_row){ .target = i, .provider = i, .reasoning = setup->reasoning,
+		b->req.candidate[i] = (struct sbx_candidate_row){ .target = i, .provider = i, .reasoning = setup->reasoning, .name = i < 4 ? setup->name[i] : 0,
 			.context_tokens = b->target[i].context_tokens, .policy = &b->provider[i].policy };
 }
 
@@ -293,6 +296,16 @@ static const struct script scripts[] = {
 	{ "content implies sent", { 0 }, { { "start", "S0A-" }, { "content", "C0" }, { "complete", "" }, { "end ok", "OK0" } } },
 	{ "complete at the deadline is in time", { .deadline_ms = 5000 }, { { "start", "S0A-" }, { "sent", "" }, { "+4000", "" },
 		{ "content", "C0" }, { "complete", "" }, { "+1000", "A0 OK0" } } },
+
+	/* ---- a request that bounds its tries of each name ---- */
+	{ "one try of each name", { .targets = 3, .tries_per_name = 1, .name = { 0, 0, 1 } }, { { "start", "S0A-" }, { "end connect", "D0 S1C-" },
+		{ "end connect", "D1 E:unreachable:502:0:again" } } },
+	{ "two tries of each name", { .targets = 3, .tries_per_name = 2, .name = { 0, 0, 1 } }, { { "start", "S0A-" }, { "end 500", "D0 S1A-" },
+		{ "end 500", "D1 S2C-" }, { "sent", "" }, { "content", "C2" }, { "complete", "" }, { "end ok", "OK2" } } },
+	{ "no second key, and no wait", { .targets = 2, .tries_per_name = 1, .keys = { 2 }, .name = { 0, 1 } }, { { "start", "S0A0" },
+		{ "end 429 ra=100", "D0 S1B-" }, { "end 429 ra=100", "D1 E:rate_limited:429:0:ra=100:again" } } },
+	{ "more tries than the policy allows", { .tries_per_name = 101 }, { { "start", "S0A-" }, { "end 500", "D0 S1A-" }, { "end 500", "D1 S2B-" },
+		{ "end 500", "D2 E:upstream_failed:500:1:again" } } },
 
 	/* ---- NOT_SENT: same target once, free; then others ---- */
 	{ "not sent", { 0 }, { { "start", "S0A-" }, { "end connect", "D0 S1A-" }, { "end connect", "D1 S2B-" }, { "sent", "" },

@@ -4,6 +4,8 @@
  */
 #include "tests/unit/store_rig.h"
 
+#include "agent/io/store_db.h"
+
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -28,14 +30,18 @@ rows_in_are_rows_out(void **state)
 	odd.cost_status = "unpriced";
 	odd.price_row = NULL;
 	odd.status = 0;
+	odd.tenant = "acme";
+	odd.key_id = "k1";
+	odd.end_user = "u";
+	odd.tags = "[\"a\"]";
 	assert_int_equal(sbx_store_put(s, &odd), 0);
 	WAIT(s, v.committed == 1001 && v.queued == 0 && v.state == SBX_STORE_READY);
 	sbx_store_free(s);
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0777, 0600);
 	assert_int_equal(ask_file(path, "SELECT count(*) FROM attempt"), 1001);
-	assert_int_equal(ask_file(path, "PRAGMA user_version"), 1);
-	assert_int_equal(ask_file(path, "SELECT count(*) FROM migration"), 1);
+	assert_int_equal(ask_file(path, "PRAGMA user_version"), SBX_STORE_SCHEMA);
+	assert_int_equal(ask_file(path, "SELECT count(*) FROM migration"), SBX_STORE_SCHEMA);
 	for (uint64_t i = 1; i <= 1000; i += 37) {
 		struct sbx_store_row r = row_of(i);
 		(void)snprintf(text, sizeof text,
@@ -49,7 +55,9 @@ rows_in_are_rows_out(void **state)
 	}
 	assert_int_equal(ask_file(path, "SELECT count(*) FROM attempt WHERE request=1001 AND route IS NULL AND usage_raw IS NULL AND status IS NULL"
 	                                " AND connection IS NULL AND prompt_tokens IS NULL AND first_content_unix_ms IS NULL"
-	                                " AND cost_nanousd IS NULL AND cost_status='unpriced' AND price_row IS NULL"), 1);
+	                                " AND cost_nanousd IS NULL AND cost_status='unpriced' AND price_row IS NULL"
+	                                " AND tenant='acme' AND key_id='k1' AND end_user='u' AND tags='[\"a\"]'"), 1);
+	assert_int_equal(ask_file(path, "SELECT count(*) FROM attempt WHERE tenant IS NULL AND key_id IS NULL AND end_user IS NULL AND tags IS NULL"), 1000);
 }
 
 static void

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,7 @@
 
 #include "agent/io/submit.h"
 
-enum type { END, STR, BIN, UINT, INT, TRUTH, NIL, LIST /* names with commas between */, MAP };
+enum type { END, STR, BIN, UINT, INT, TRUTH, NIL, LIST /* names with commas between */, MAP /* name=text with commas between; NULL = empty */ };
 
 struct pair {
 	const char *key;
@@ -59,7 +60,17 @@ frame_of(const struct pair *pairs, struct sbx_buf *b, struct sbx_frame *ret_fram
 				sbx_pack_str(&p, NULL, (struct sbx_span){ at, strcspn(at, ",") });
 			break;
 		case MAP:
-			sbx_pack_map(&p, pair->key, 0);
+			for (const char *at = pair->text; at && (at = strchr(at, ',')); at++)
+				names++;
+			sbx_pack_map(&p, pair->key, pair->text ? names : 0);
+			for (const char *at = pair->text; at && *at; at += *at == ',') {
+				char name[16];
+				size_t key_bytes = strcspn(at, "=");
+				(void)snprintf(name, sizeof name, "%.*s", (int)key_bytes, at);
+				at += key_bytes + 1;
+				sbx_pack_str(&p, name, (struct sbx_span){ at, strcspn(at, ",") });
+				at += strcspn(at, ",");
+			}
 			break;
 		case END:
 			break;
@@ -150,7 +161,13 @@ what_is_wrong_is_refused_by_name(void **state)
 		{ "one with a space", { BODY, { "idempotency_key", STR, "a b", 0 } }, SBX_CODE_INVALID_REQUEST, "idempotency_key" },
 		{ "one beyond ASCII", { BODY, { "idempotency_key", STR, "\xc3\xa9", 0 } }, SBX_CODE_INVALID_REQUEST, "idempotency_key" },
 
-		{ "principal", { BODY, { "principal", MAP, NULL, 0 } }, SBX_CODE_UNSUPPORTED, "principal" },
+		{ "a principal of nothing", { BODY, { "principal", MAP, NULL, 0 } }, SBX_CODE_NONE, NULL },
+		{ "a principal", { BODY, { "principal", MAP, "tenant=t 1,key=k,user=u", 0 } }, SBX_CODE_NONE, NULL },
+		{ "a principal of words", { BODY, { "principal", STR, "t", 0 } }, SBX_CODE_INVALID_REQUEST, "principal must be a map" },
+		{ "a principal with more", { BODY, { "principal", MAP, "team=t", 0 } }, SBX_CODE_INVALID_REQUEST, "nothing else" },
+		{ "an empty tenant", { BODY, { "principal", MAP, "tenant=", 0 } }, SBX_CODE_INVALID_REQUEST, "printable" },
+		{ "a tenant of two lines", { BODY, { "principal", MAP, "tenant=a\nb", 0 } }, SBX_CODE_INVALID_REQUEST, "printable" },
+		{ "a tenant beyond ASCII", { BODY, { "principal", MAP, "tenant=\xc3\xa9", 0 } }, SBX_CODE_INVALID_REQUEST, "printable" },
 		{ "tags", { BODY, { "tags", MAP, NULL, 0 } }, SBX_CODE_UNSUPPORTED, "tags" },
 		{ "max_cost_nanousd", { BODY, { "max_cost_nanousd", UINT, NULL, 0 } }, SBX_CODE_UNSUPPORTED, "max_cost_nanousd" },
 	};

@@ -302,7 +302,7 @@ cmd_stats(int argc, char **argv)
 		{ "socket", required_argument, NULL, OPT_SOCKET }, { "help", no_argument, NULL, 'h' },
 		{ NULL, 0, NULL, 0 },
 	};
-	static const char *const kinds[] = { "target", "model", "class", "route", "user", NULL };
+	static const char *const kinds[] = { "target", "model", "class", "route", "user", "tenant", "key", NULL };
 	struct sbx_report_options o = SBX_REPORT_INIT;
 	const char *socket = NULL, *since = SINCE_DEFAULT, *until = NULL;
 	bool json = false;
