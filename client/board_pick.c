@@ -3,8 +3,9 @@
  * board_pick.c -- to look at rows of the board, and to choose by them: sbx_board_target(), sbx_board_pick(), sbx_bypass().
  *
  * A row's words are read into locals that mean nothing until the second look at its sequence. A choice reads the first cache
- * line of a hot row, the cold row of its target, and one word for each of its keys; the second line only where a key is
- * throttled. Whether a target may be used and which comes first is decided in rank.c, as in the agent.
+ * line of a hot row, the cold row of its target, and one word for each of its keys (once for targets of a provider that stand
+ * together); the second line only where a key is throttled. Whether a target may be used and which comes first is decided in
+ * rank.h, as in the agent.
  */
 #include "client/board.h"
 
@@ -37,9 +38,10 @@ price_of(uint64_t word)
 	return word > (uint64_t)INT64_MAX ? SBX_UNPRICED : (int64_t)word; /* a negative price is none */
 }
 
-/* What the gate and the cost need of a hot row. False: busy, or its writer died in it. */
+/* What the gate and the cost need of a hot row. prices_at_s: the second by the wall clock, 0 = no prices. False: busy, or its writer
+ * died in it. */
 static inline bool
-read_decision(const struct sbx_board *b, uint32_t target, uint32_t n_keys, bool priced, uint64_t now_boot_ns, struct sbx_gate_facts *f,
+read_decision(const struct sbx_board *b, uint32_t target, uint32_t n_keys, uint64_t prices_at_s, uint64_t now_boot_ns, struct sbx_gate_facts *f,
               struct prices *ret_prices)
 {
 	const struct sbx_board_hot *row = sbx_board_row(b, &b->hot, target);
@@ -52,15 +54,15 @@ read_decision(const struct sbx_board *b, uint32_t target, uint32_t n_keys, bool 
 		const bool throttled = now_boot_ns < sbx_word_load(&row->throttled_boot_ns);
 		for (uint32_t k = 0; k < n_keys; k++)
 			f->key[k].throttled_until_ns = throttled ? sbx_word_load(&row->throttle_boot_ns[k]) : 0;
-		if (priced) {
+		if (prices_at_s) {
 			const uint64_t change_s = sbx_word_load(&row->price_change_unix_s);
-			const bool changed = change_s && unix_s(b, now_boot_ns) >= change_s;
+			const bool changed = change_s && prices_at_s >= change_s;
 			in = sbx_word_load(changed ? &row->price_in_after : &row->price_in);
 			out = sbx_word_load(changed ? &row->price_out_after : &row->price_out);
 		}
 		if (!sbx_row_read_end(&row->seq, seq))
 			continue;
-		if (priced)
+		if (prices_at_s)
 			*ret_prices = (struct prices){ price_of(in), price_of(out) };
 		return true;
 	}
@@ -83,20 +85,6 @@ read_keys(const struct sbx_board *b, const struct sbx_board_target *t, bool own_
 	}
 	if (keyless)
 		f->key[0].shut_until_ns = 0;
-}
-
-/* The gate of a target, from the board. False: its row could not be read. */
-static inline bool
-ask_gate(const struct sbx_board *b, uint32_t target, const struct sbx_board_target *t, bool own_keys, bool priced, uint64_t now_boot_ns,
-         struct sbx_gate_verdict *ret_verdict, struct prices *ret_prices)
-{
-	struct sbx_gate_facts f UNFILLED;
-
-	read_keys(b, t, own_keys, &f);
-	if (!read_decision(b, target, f.n_keys, priced, now_boot_ns, &f, ret_prices))
-		return false;
-	*ret_verdict = sbx_gate_ask(&f, 0, now_boot_ns);
-	return true;
 }
 
 static enum sbx_standing
@@ -262,9 +250,11 @@ cost_of(const struct sbx_need *need, const struct sbx_board_target *t, const str
 {
 	if (p->in == SBX_UNPRICED || p->out == SBX_UNPRICED || (t->price_tokens && need->input_tokens > t->price_tokens))
 		return SBX_UNPRICED;
+	uint64_t in, out, both, all; /* all but absurd sums fit; a 128-bit division takes longer than all the rest of a choice */
+	if (!__builtin_mul_overflow(need->input_tokens, (uint64_t)p->in, &in) && !__builtin_mul_overflow(need->output_tokens, (uint64_t)p->out, &out) &&
+	    !__builtin_add_overflow(in, out, &both) && !__builtin_add_overflow(both, t->price_request, &all))
+		return (int64_t)(all / 1000000u + (all % 1000000u != 0));
 	const unsigned __int128 sum = (unsigned __int128)need->input_tokens * (uint64_t)p->in + (unsigned __int128)need->output_tokens * (uint64_t)p->out + t->price_request;
-	if (sum <= UINT64_MAX) /* all but absurd ones; a 128-bit division takes longer than all the rest of a choice */
-		return (int64_t)((uint64_t)sum / 1000000u + ((uint64_t)sum % 1000000u != 0));
 	const unsigned __int128 cost = sum / 1000000u + (sum % 1000000u != 0);
 	return cost > INT64_MAX ? INT64_MAX : (int64_t)cost;
 }
@@ -282,9 +272,9 @@ can_serve(const struct sbx_need *need, const struct sbx_board_target *t)
 
 /* How long the agent waits for one that is throttled before it tries one that is down. */
 static uint64_t
-patience_of(const struct sbx_board *b, const struct sbx_board_target *t)
+patience_of(const struct sbx_board *b, uint32_t provider)
 {
-	const struct sbx_board_provider *p = sbx_board_provider_of(b, t->provider);
+	const struct sbx_board_provider *p = sbx_board_provider_of(b, provider);
 	return p ? p->wait_short_ns : 0;
 }
 
@@ -316,23 +306,31 @@ pick(const struct sbx_board *b, const struct sbx_need *options, bool own_keys, u
 		n_positions = route->n_targets <= SBX_BOARD_ROUTE_TARGETS_MAX ? route->n_targets : 0;
 	}
 	const bool priced = need.max_cost_nanousd >= 0 || need.input_tokens || need.output_tokens;
+	const uint64_t prices_at_s = priced ? unix_s(b, now_boot_ns) : 0;
+	struct sbx_gate_facts f UNFILLED;
+	uint64_t provider = UINT64_MAX; /* whose keys are in f: targets of one mostly stand together */
+	uint64_t patience_ns = 0;
+	f.n_keys = 0;
 	bool settled = max == 0;
 	for (uint32_t i = 0; i < n_positions && !settled; i++) {
 		const uint32_t target = route ? route->target[i] : i;
-		struct sbx_gate_verdict v;
 		struct prices prices = { SBX_UNPRICED, SBX_UNPRICED };
 		if (target >= b->target.count)
 			continue;
 		const struct sbx_board_target *t = sbx_board_row(b, &b->target, target);
 		if (!can_serve(&need, t))
 			continue;
-		struct sbx_candidate c = { .target = target, .position = i, .cost_nanousd = SBX_UNPRICED };
-		if (ask_gate(b, target, t, own_keys, priced, now_boot_ns, &v, &prices)) {
+		if (t->provider != provider) {
+			provider = t->provider;
+			patience_ns = patience_of(b, t->provider);
+			read_keys(b, t, own_keys, &f);
+		}
+		struct sbx_candidate c = { .target = target, .position = i, .patience_ns = patience_ns, .cost_nanousd = SBX_UNPRICED };
+		if (read_decision(b, target, f.n_keys, prices_at_s, now_boot_ns, &f, &prices)) {
+			const struct sbx_gate_verdict v = sbx_gate_ask(&f, 0, now_boot_ns);
 			c.gate = v.gate;
 			c.key = v.key;
 			c.until_ns = v.until_ns;
-			if (c.gate == SBX_GATE_THROTTLED)
-				c.patience_ns = patience_of(b, t);
 		} else { /* nobody knows: among what is down, and of these the first */
 			c.gate = SBX_GATE_BROKEN;
 			c.key = UINT32_MAX;
@@ -344,7 +342,7 @@ pick(const struct sbx_board *b, const struct sbx_need *options, bool own_keys, u
 		if (need.max_cost_nanousd >= 0 && (c.cost_nanousd == SBX_UNPRICED || c.cost_nanousd > need.max_cost_nanousd))
 			continue;
 		n = sbx_rank_insert(SBX_RANK_PRIORITY, now_boot_ns, &c, best, n, max);
-		settled = n == max && sbx_rank_settled(SBX_RANK_PRIORITY, best, n, max);
+		settled = c.gate <= SBX_GATE_PROBE && sbx_rank_settled(SBX_RANK_PRIORITY, best, n, max); /* only one that is usable can settle it */
 	}
 	return (int)n;
 }
@@ -410,13 +408,15 @@ sbx_bypass(const struct sbx_board *b, const struct sbx_need *need, uint64_t now_
 __attribute__((cold)) int
 sbx_bypass_target(const struct sbx_board *b, const char *name, uint64_t now_boot_ns, struct sbx_direct *ret_direct)
 {
-	struct sbx_gate_verdict v;
+	struct sbx_gate_facts f;
 	uint32_t i;
 
 	if (sbx_board_find_target(b, name, &i) == 0) {
 		const struct sbx_board_target *t = sbx_board_row(b, &b->target, i);
-		const bool read = ask_gate(b, i, t, true, false, now_boot_ns, &v, NULL);
-		*ret_direct = direct_of(b, t->provider, name, sbx_board_text_of(b, t->model), read ? standing_of(v.gate) : SBX_STANDING_UNKNOWN);
+		read_keys(b, t, true, &f);
+		const bool read = read_decision(b, i, f.n_keys, 0, now_boot_ns, &f, NULL);
+		*ret_direct = direct_of(b, t->provider, name, sbx_board_text_of(b, t->model),
+		                         read ? standing_of(sbx_gate_ask(&f, 0, now_boot_ns).gate) : SBX_STANDING_UNKNOWN);
 		return 0;
 	}
 	const char *slash = strchr(name, '/'); /* the first: names of models may have others */

@@ -56,11 +56,25 @@ to_boot_ns(const struct sbx_publisher *p, uint64_t ns) /* "none" and "never" sta
 	return ns == 0 || ns == UINT64_MAX ? ns : ns + p->boot_offset_ns;
 }
 
+/* CLOCK_BOOTTIME - CLOCK_MONOTONIC. They are read one after the other: a pair with a pause in between is read again. */
+static uint64_t
+boot_offset_ns(void)
+{
+	uint64_t before_ns, boot_ns, after_ns;
+	int tries = 0;
+	do {
+		before_ns = clock_ns(CLOCK_MONOTONIC);
+		boot_ns = clock_ns(CLOCK_BOOTTIME);
+		after_ns = clock_ns(CLOCK_MONOTONIC);
+	} while (after_ns - before_ns > CLOCK_SLACK_NS / 4 && ++tries < 4);
+	return boot_ns - before_ns;
+}
+
 /* True: the clocks have moved apart (the host was suspended), and every time on the board is wrong. */
 static bool
 read_clocks(struct sbx_publisher *p)
 {
-	const uint64_t offset_ns = clock_ns(CLOCK_BOOTTIME) - clock_ns(CLOCK_MONOTONIC);
+	const uint64_t offset_ns = boot_offset_ns();
 	const uint64_t apart_ns = offset_ns > p->boot_offset_ns ? offset_ns - p->boot_offset_ns : p->boot_offset_ns - offset_ns;
 	if (apart_ns < CLOCK_SLACK_NS)
 		return false;

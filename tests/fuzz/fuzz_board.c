@@ -58,9 +58,11 @@ LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	assert((rc == 0) == (why[0] == 0));
 	if (rc == 0) {
 		look_at_everything(&b);
+		look_at_agent(&b);
 		for (size_t i = before; before != SIZE_MAX && (i + 1) * 10 <= bytes; i++)
 			patch(base, n, data + i * 10);
 		look_at_everything(&b);
+		look_at_agent(&b);
 	}
 	free(base);
 	return 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * board_look.h -- every question that a reader can ask of a board, for tests that feed it bad ones: each string is read to its end,
- * each number of a row is within what the board has. No system call but those of sbx_board_agent().
+ * each number of a row is within what the board has. Only look_at_agent() makes system calls.
  */
 #ifndef SBX_TESTS_UNIT_BOARD_LOOK_H
 #define SBX_TESTS_UNIT_BOARD_LOOK_H
@@ -36,20 +36,26 @@ look_pick(const struct sbx_board *b, const struct sbx_need *need, const struct s
 }
 
 static inline void
+look_at_agent(const struct sbx_board *b)
+{
+	struct sbx_agent_view agent;
+	sbx_board_agent(b, &agent);
+	assert(*sbx_life_word(agent.life));
+}
+
+static inline void
 look_at_everything(const struct sbx_board *b)
 {
 	struct sbx_target_view target;
 	struct sbx_credential_view credential;
 	struct sbx_route_view route;
-	struct sbx_agent_view agent;
 	struct sbx_board_info info;
 	struct sbx_need need = SBX_NEED_INIT;
 	size_t letters = 0;
 	uint32_t found;
 
 	sbx_board_describe(b, &info);
-	sbx_board_agent(b, &agent);
-	letters += strlen(sbx_life_word(agent.life)) + strlen(sbx_life_word(sbx_board_life(b, LOOK_NOW)));
+	letters += strlen(sbx_life_word(sbx_board_life(b, LOOK_NOW)));
 	for (uint32_t i = 0; i <= info.n_targets && i < LOOK_ROWS; i++) {
 		int rc = sbx_board_target(b, i, LOOK_NOW, &target);
 		assert((rc == -SBX_ENOENT) == (i >= info.n_targets));
@@ -80,6 +86,12 @@ look_at_everything(const struct sbx_board *b)
 			need.input_tokens = need.output_tokens = (uint64_t)caps << (caps % 62);
 			letters += look_pick(b, &need, &info, SBX_PICK_MAX);
 		}
+	static const char *const names[] = { "bare/e", "one/x", "", "/", "nobody/x" };
+	for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+		struct sbx_direct d;
+		if (sbx_bypass_target(b, names[i], LOOK_NOW, &d) == 0)
+			letters += strlen(d.target) + strlen(d.url) + strlen(d.model) + strlen(d.dialect) + strlen(d.auth) + strlen(d.key_name);
+	}
 	assert(letters < SIZE_MAX);
 }
 
