@@ -3,7 +3,7 @@
  * main.c -- signalboxd: read the arguments, build the world, run it, take it down in reverse. No policy.
  *
  * Order of the start, and why: keys leave the environment before any thread can exist; the process is made undumpable before
- * keys are read; the sockets listen only once requests can be served.
+ * keys are read; the sockets listen, or are taken from another agent, only once requests can be served.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -16,6 +16,7 @@
 #include <sys/random.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@
 #include "agent/config.h"
 #include "agent/io/agent.h"
 #include "agent/io/exchange.h"
+#include "agent/io/handover.h"
 #include "agent/io/listen.h"
 #include "agent/io/seed.h"
 #include "agent/io/session.h"
@@ -48,6 +50,8 @@ static const char help[] =
 	"usage: signalboxd [options]\n"
 	"  --config FILE    configuration (default: $SIGNALBOX_CONFIG, ~/.config/signalbox/config.json,\n"
 	"                   /etc/signalbox/config.json; the first found wins; none is fine)\n"
+	"  --replace        take the place of the agent that runs: it hands over its sockets, no client is refused, and it\n"
+	"                   ends when its requests have; without one running, an ordinary start\n"
 	"  --check          validate the configuration, name the file, and exit\n"
 	"  --loop KIND      auto, uring or epoll (default: $SIGNALBOX_LOOP, else auto)\n"
 	"  --log LEVEL      error, warning, notice, info or debug (default: info)\n"
@@ -68,12 +72,16 @@ struct daemon {
 	const char *config_path;
 	struct sbx_listen_socket client_socket, admin_socket;
 	struct sbx_listener *client_listener, *admin_listener;
-	struct sbx_watch *signals, *reports;
+	struct sbx_watch *signals, *reports, *predecessor;
+	int predecessor_fd;                  /* of the watch */
 	int signal_fd;
 	uint64_t drain_ns, drain_until_ns;
 	uint64_t watchdog_ns;
 	struct sbx_timer watchdog;
 	bool stop_now;
+	bool replace;                        /* --replace */
+	bool replaced;                       /* another agent has our place: its board, its sockets */
+	struct sbx_inheritance inheritance;  /* of the agent whose place this one takes, while it starts */
 };
 
 static struct daemon *
@@ -161,6 +169,15 @@ reload(struct sbx_agent *agent, struct sbx_buf *say)
 
 /* ---- signals ---- */
 
+/* The service stops, or goes on under another process, which only the one that the manager knows may say. */
+static void
+tell_manager(pid_t heir)
+{
+	char text[32];
+	(void)snprintf(text, sizeof text, "MAINPID=%ld", (long)heir);
+	(void)sbx_sd_notify(heir ? text : "STOPPING=1");
+}
+
 static void
 begin_drain(struct daemon *d)
 {
@@ -170,17 +187,31 @@ begin_drain(struct daemon *d)
 		d->stop_now = true;
 		return;
 	}
+	const pid_t heir = a->heir ? sbx_session_pid(a->heir) : 0; /* also one that has yet to say that it serves: it has our sockets */
 	a->draining = true;
 	sbx_warmer_end(a);
-	sbx_publish_state(a->publisher, a->world, SBX_BOARD_DRAINING, now_ns);
+	d->replaced = heir != 0;
 	d->drain_until_ns = now_ns + d->drain_ns;
-	(void)sbx_sd_notify("STOPPING=1");
-	sbx_log(SBX_LOG_NOTICE, "draining", SBX_UINT("requests", a->n_exchanges), SBX_UINT("sessions", a->n_sessions), SBX_NS("at_most", d->drain_ns));
+	sbx_publish_state(a->publisher, a->world, d->replaced ? SBX_BOARD_REPLACED : SBX_BOARD_DRAINING, now_ns);
+	tell_manager(heir);
+	sbx_log(SBX_LOG_NOTICE, d->replaced ? "replaced" : "draining", SBX_INT("by", heir), SBX_UINT("requests", a->n_exchanges), SBX_UINT("sessions", a->n_sessions),
+	        SBX_NS("at_most", d->drain_ns));
 	sbx_listener_free(d->client_listener);
 	sbx_listener_free(d->admin_listener);
 	d->client_listener = d->admin_listener = NULL;
+	if (d->replaced) {
+		sbx_listen_disown(&d->client_socket);
+		sbx_listen_disown(&d->admin_socket);
+	}
 	sbx_listen_close(&d->client_socket);
 	sbx_listen_close(&d->admin_socket);
+	sbx_session_leave_all(a);
+}
+
+static void
+leave(struct sbx_agent *agent)
+{
+	begin_drain(daemon_of(agent));
 }
 
 static void
@@ -208,6 +239,8 @@ on_signal(void *arg, int fd, unsigned events)
 			begin_drain(d);
 			break;
 		case SIGHUP:
+			if (d->agent.draining)
+				break; /* nothing new comes that could follow it */
 			sbx_buf_init(&said, 1u << 20);
 			(void)reload(&d->agent, &said); /* the log has it all */
 			sbx_buf_fini(&said);
@@ -280,13 +313,86 @@ on_admin(void *arg, int fd)
 	sbx_session_accept(arg, fd, true);
 }
 
+/* From the running agent. 0; -SBX_ENOENT there is none; -SBX_EAGENT, logged. */
+static int
+inherit_sockets(struct daemon *d)
+{
+	const struct sbx_config *config = d->agent.world->config;
+	struct sbx_inheritance *in = &d->inheritance;
+	char why[640];
+	int rc = sbx_handover_ask(config->listen.admin_socket, in, why, sizeof why);
+	if (rc == 0 && ((*in->client_path && strcmp(in->client_path, config->listen.socket) != 0) ||
+	                (*in->admin_path && strcmp(in->admin_path, config->listen.admin_socket) != 0))) {
+		(void)snprintf(why, sizeof why, "the running agent (pid %ld) has %s; other sockets in \"listen\" take effect when it is stopped, and started without --replace",
+		               (long)in->pid, *in->client_path ? in->client_path : in->admin_path);
+		rc = -SBX_EAGENT;
+	}
+	if (rc == -SBX_ENOENT)
+		sbx_log(SBX_LOG_NOTICE, "nobody_to_replace", SBX_STR("says", why));
+	else if (rc)
+		sbx_log(SBX_LOG_ERROR, "replace", SBX_STR("why", why));
+	if (rc)
+		return rc;
+	d->client_socket = in->client;
+	d->admin_socket = in->admin;
+	in->client = in->admin = (struct sbx_listen_socket){ -1, -1, NULL };
+	sbx_sd_inherit(in->notify_socket, in->watchdog_us);
+	return 0;
+}
+
+static void
+on_predecessor_end(void *arg, int fd, unsigned events)
+{
+	struct daemon *d = arg;
+	(void)events;
+	d->agent.alone_ns = sbx_loop_now_ns(d->agent.loop);
+	sbx_log(SBX_LOG_INFO, "predecessor_ended", SBX_INT("pid", d->agent.predecessor));
+	sbx_watch_free(d->predecessor);
+	d->predecessor = NULL;
+	(void)close(fd); /* it was only watched */
+}
+
+/* Where the kernel does not let us (a sandbox, another pid namespace) it counts as ended. */
+static void
+watch_predecessor(struct daemon *d)
+{
+	const int fd = (int)syscall(SYS_pidfd_open, d->agent.predecessor, 0); /* close-on-exec by itself */
+	if (fd < 0)
+		return;
+	if (sbx_watch_new(d->agent.loop, fd, SBX_WATCH_IN, on_predecessor_end, d, &d->predecessor))
+		(void)close(fd);
+	else
+		d->agent.alone_ns = UINT64_MAX;
+	d->predecessor_fd = fd;
+}
+
+/* All is ready: from now on the sockets, and the agent's place, are ours. */
+static int
+take_place(struct daemon *d)
+{
+	char why[640];
+	if (d->inheritance.fd < 0)
+		return 0;
+	if (sbx_handover_serve(&d->inheritance, &d->client_socket, &d->admin_socket, why, sizeof why)) {
+		sbx_log(SBX_LOG_ERROR, "replace", SBX_STR("why", why));
+		return -1;
+	}
+	d->agent.predecessor = d->inheritance.pid;
+	watch_predecessor(d);
+	sbx_log(SBX_LOG_NOTICE, "took_over", SBX_INT("from", d->inheritance.pid), SBX_STR("agent", d->inheritance.agent));
+	return 0;
+}
+
 static int
 open_sockets(struct daemon *d)
 {
 	const struct sbx_config *config = d->agent.world->config;
 	struct sbx_sd_fds fds = { .n = 0 };
 	char why[640];
-	int rc = sbx_sd_listen_fds(&fds);
+	int rc = d->replace ? inherit_sockets(d) : 0;
+	if (rc == -SBX_EAGENT)
+		return -1;
+	rc = sbx_sd_listen_fds(&fds); /* what is inherited is the same, or better: others wait in it */
 	if (rc)
 		sbx_log(SBX_LOG_WARNING, "activation", SBX_STR("says", "the sockets of the service manager cannot be used"), SBX_ERRNO_F("error", rc));
 	for (uint32_t i = 0; i < fds.n; i++) {
@@ -362,9 +468,8 @@ run(struct daemon *d)
 
 /* ---- start and end ---- */
 
-/* After the sockets: it makes their directory, in which the snapshot lies as well. */
 static int
-open_board(struct sbx_agent *a)
+open_publisher(struct sbx_agent *a)
 {
 	const struct sbx_config *config = a->world->config;
 	char path[4096];
@@ -378,10 +483,21 @@ open_board(struct sbx_agent *a)
 		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory"));
 		return -1;
 	}
-	if (opts.snapshot_path)
-		sbx_seed_from_file(a->world, opts.snapshot_path, a->started_ns); /* before the first board of ours takes its place */
-	(void)sbx_publish_world(a->publisher, a->world, a->started_ns); /* without a board all else works */
 	return 0;
+}
+
+/* After the sockets, which make the directory of the snapshot, and whose first owner may write it until he has left. What he knew is
+ * read before the first board of ours takes its place. */
+static void
+publish(struct daemon *d)
+{
+	struct sbx_agent *a = &d->agent;
+	char path[4096];
+	if (d->inheritance.board)
+		sbx_seed_world(a->world, d->inheritance.board, "the board of the agent before");
+	else if (sbx_path_snapshot(a->world->config->listen.socket, path, sizeof path) == 0)
+		sbx_seed_from_file(a->world, path);
+	(void)sbx_publish_world(a->publisher, a->world, a->started_ns); /* without a board all else works */
 }
 
 static void
@@ -413,6 +529,9 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 		return -1;
 	}
 	a->reload = reload;
+	a->leave = leave;
+	a->client_socket = &d->client_socket;
+	a->admin_socket = &d->admin_socket;
 	if (getrandom(&a->generation, sizeof a->generation, 0) != (ssize_t)sizeof a->generation)
 		a->generation = (uint64_t)time(NULL);
 	a->seed = a->generation;
@@ -429,18 +548,26 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 		sbx_config_free(config);
 		return -1;
 	}
-	if (sbx_world_new(config, a->upstream, NULL, a->started_ns, &a->world) || watch_signals(d) || open_store(d)) {
+	if (sbx_world_new(config, a->upstream, NULL, a->started_ns, &a->world) || watch_signals(d)) {
 		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory or descriptors"));
 		return -1;
 	}
-	if (open_sockets(d) || open_board(a))
+	if (open_publisher(a) || open_sockets(d))
 		return -1;
+	if (open_store(d)) { /* not while we wait for the sockets: the file belongs to one agent after the other */
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory or descriptors"));
+		return -1;
+	}
 	d->watchdog_ns = sbx_sd_watchdog_ns();
 	d->watchdog = (struct sbx_timer){ .fire = on_watchdog, .arg = d };
 	if (sbx_timers_reserve(&a->timers, 64))
 		return -1;
 	if (d->watchdog_ns)
 		sbx_timer_arm(&a->timers, &d->watchdog, a->started_ns + d->watchdog_ns / 2);
+	if (take_place(d))
+		return -1;
+	publish(d);
+	sbx_handover_end(&d->inheritance);
 	return 0;
 }
 
@@ -459,9 +586,14 @@ tear_down(struct daemon *d)
 			sbx_watch_free(d->signals);
 		if (d->reports)
 			sbx_watch_free(d->reports);
+		if (d->predecessor) {
+			sbx_watch_free(d->predecessor);
+			(void)close(d->predecessor_fd);
+		}
 	}
 	sbx_listen_close(&d->client_socket);
 	sbx_listen_close(&d->admin_socket);
+	sbx_handover_end(&d->inheritance);
 	sbx_exchange_drop_legs(a);
 	sbx_warmer_end(a);
 	if (a->upstream)
@@ -527,11 +659,12 @@ int
 main(int argc, char **argv)
 {
 	static const struct option options[] = {
-		{ "config", required_argument, NULL, 'c' }, { "check", no_argument, NULL, 'k' },     { "loop", required_argument, NULL, 'l' },
-		{ "log", required_argument, NULL, 'g' },    { "drain", required_argument, NULL, 'd' }, { "version", no_argument, NULL, 'v' },
-		{ "help", no_argument, NULL, 'h' },         { NULL, 0, NULL, 0 },
+		{ "config", required_argument, NULL, 'c' }, { "check", no_argument, NULL, 'k' },       { "replace", no_argument, NULL, 'r' },
+		{ "loop", required_argument, NULL, 'l' },   { "log", required_argument, NULL, 'g' },   { "drain", required_argument, NULL, 'd' },
+		{ "version", no_argument, NULL, 'v' },      { "help", no_argument, NULL, 'h' },        { NULL, 0, NULL, 0 },
 	};
-	static struct daemon d = { .client_socket = { -1, -1, NULL }, .admin_socket = { -1, -1, NULL }, .signal_fd = -1, .drain_ns = DRAIN_S * 1000000000ull };
+	static struct daemon d = { .client_socket = { -1, -1, NULL }, .admin_socket = { -1, -1, NULL }, .signal_fd = -1,
+		.inheritance = { .fd = -1, .client = { -1, -1, NULL }, .admin = { -1, -1, NULL } }, .drain_ns = DRAIN_S * 1000000000ull };
 	const char *loop = getenv("SIGNALBOX_LOOP");
 	enum sbx_log_level level = SBX_LOG_INFO;
 	enum sbx_loop_kind kind;
@@ -542,6 +675,9 @@ main(int argc, char **argv)
 		switch (c) {
 		case 'c':
 			d.config_path = optarg;
+			break;
+		case 'r':
+			d.replace = true;
 			break;
 		case 'k':
 			check = true;
@@ -603,7 +739,8 @@ main(int argc, char **argv)
 		(void)sbx_warmer_begin(&d.agent); /* without it connections are opened when they are needed */
 		(void)sbx_sd_notify("READY=1");
 		status = run(&d);
-		sbx_publish_state(d.agent.publisher, d.agent.world, SBX_BOARD_STOPPED, sbx_loop_now_ns(d.agent.loop));
+		if (!d.replaced)
+			sbx_publish_state(d.agent.publisher, d.agent.world, SBX_BOARD_STOPPED, sbx_loop_now_ns(d.agent.loop));
 		log_summary(&d);
 	}
 	tear_down(&d);

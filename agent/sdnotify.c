@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -69,6 +70,19 @@ sbx_sd_watchdog_ns(void)
 	if (for_pid && (!parse_uint(for_pid, INT32_MAX, &pid) || pid != (uint64_t)getpid()))
 		return 0;
 	return parse_uint(getenv("WATCHDOG_USEC"), UINT64_MAX / 1000, &usec) ? usec * 1000 : 0;
+}
+
+void
+sbx_sd_inherit(const char *notify_socket, uint64_t watchdog_us)
+{
+	char text[24];
+	if (*notify_socket)
+		(void)setenv("NOTIFY_SOCKET", notify_socket, 0); /* fails for want of memory only, and so for the next ones */
+	if (watchdog_us && !sbx_sd_watchdog_ns()) {
+		(void)snprintf(text, sizeof text, "%llu", (unsigned long long)watchdog_us);
+		(void)setenv("WATCHDOG_USEC", text, 1);
+		(void)unsetenv("WATCHDOG_PID"); /* that of a parent of ours */
+	}
 }
 
 static void

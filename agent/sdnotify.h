@@ -20,6 +20,10 @@ int sbx_sd_notify(const char *state);
 /* How often the manager wants WATCHDOG=1 at least, in ns; send it at half of that. 0 = no watchdog, or not for us. */
 uint64_t sbx_sd_watchdog_ns(void);
 
+/* What another agent of this service was told by the manager is true of us too, where we were told nothing ourselves. notify_socket ""
+ * and watchdog_us 0: it was not told either. */
+void sbx_sd_inherit(const char *notify_socket, uint64_t watchdog_us);
+
 struct sbx_sd_fds {
 	struct {
 		int fd;         /* close-on-exec */

@@ -31,8 +31,13 @@ gather(struct sbx_client *c, struct sbx_inflight *req, const struct sbx_frame *f
 		req->began = false;
 		sbx_reply_drop(req->gather);
 		break;
+	case SBX_FRAME_ACCEPTED:
+		sbx_link_taken(req);
+		break;
 	case SBX_FRAME_DONE:
 	case SBX_FRAME_ERROR:
+		if (sbx_link_turned_away(req, frame))
+			break;
 		rc = sbx_reply_read(req->gather, frame);
 		req->ended = rc == 0;
 		break;
@@ -47,6 +52,8 @@ gather(struct sbx_client *c, struct sbx_inflight *req, const struct sbx_frame *f
 static int
 set_aside(struct sbx_client *c, struct sbx_inflight *req, const struct sbx_frame *frame, size_t frame_bytes)
 {
+	if (sbx_link_turned_away(req, frame))
+		return 0;
 	if (frame_bytes + 1 > c->later.max_bytes - c->later.n)
 		return -SBX_EBUSY;
 	uint8_t *room = sbx_buf_reserve(&c->later, frame_bytes + 1); /* one more, for the NUL behind a string */
@@ -58,6 +65,9 @@ set_aside(struct sbx_client *c, struct sbx_inflight *req, const struct sbx_frame
 	switch (frame->kind) {
 	case SBX_FRAME_EVENT:
 		req->began |= sbx_piece_read(frame, &piece) == 1 && piece.note != SBX_NOTE_TARGET;
+		break;
+	case SBX_FRAME_ACCEPTED:
+		sbx_link_taken(req);
 		break;
 	case SBX_FRAME_RESET:
 		req->began = false;

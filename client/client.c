@@ -305,7 +305,8 @@ start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_o
 		req->restart = o->restart || gather;
 		req->deadline_ns = o->deadline_ms ? sbx_now_ns() + o->deadline_ms * 1000000ull : 0;
 	}
-	if (rc == 0 && o && o->idempotency_key) {
+	req->keyed = o && o->idempotency_key;
+	if (rc == 0 && kind != SBX_FRAME_RELOAD) { /* that is never done twice */
 		req->again_bytes = c->out.n - frame_at;
 		req->again = malloc(req->again_bytes);
 		if (req->again)
@@ -317,6 +318,10 @@ start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_o
 		c->out.n = frame_at;
 		sbx_inflight_remove(c, req);
 		return sbx_fail(c, rc, rc == -SBX_ETOOBIG ? "the request is larger than a frame" : "out of memory for a request");
+	}
+	if (req->again && c->leaving) { /* not for this agent any more */
+		c->out.n = frame_at;
+		req->postponed = true;
 	}
 	sbx_link_flush(c);
 	*ret_req = req;
@@ -398,6 +403,12 @@ sbx_cancel(struct sbx_client *c, uint64_t id)
 		return sbx_fail(c, -SBX_ENOENT, "request %llu has ended already", (unsigned long long)id);
 	if (req->cancelled)
 		return 0;
+	if (req->postponed) { /* nobody has it */
+		req->cancelled = req->ended = true;
+		(void)snprintf(c->lost_why, sizeof c->lost_why, "cancelled before any agent had it");
+		sbx_due_add(c, req, SBX_DUE_LOST);
+		return 0;
+	}
 	struct sbx_packer p;
 	sbx_frame_begin(&p, &c->out, SBX_FRAME_CANCEL, id, 0);
 	rc = sbx_frame_end(&p);
@@ -406,6 +417,12 @@ sbx_cancel(struct sbx_client *c, uint64_t id)
 	req->cancelled = true;
 	sbx_link_flush(c);
 	return 0;
+}
+
+bool
+sbx_leaving(const struct sbx_client *c)
+{
+	return c->leaving && c->fd >= 0;
 }
 
 int
@@ -497,6 +514,8 @@ frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_even
 	c->taken_paid_bytes = 0;
 	switch (frame->kind) {
 	case SBX_FRAME_ACCEPTED:
+		if (c->later.n == 0) /* else it counted when it was set aside */
+			sbx_link_taken(req);
 		if (req->accepted)
 			return 0; /* submitted again by the library: told before */
 		req->accepted = true;
@@ -509,8 +528,11 @@ frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_even
 		req->began = false;
 		ev->note = SBX_NOTE_RESET;
 		return 1;
-	case SBX_FRAME_DONE:
 	case SBX_FRAME_ERROR:
+		if (sbx_link_turned_away(req, frame))
+			return 0;
+		return end_event(c, frame, req, ev);
+	case SBX_FRAME_DONE:
 	case SBX_FRAME_STATS:
 	case SBX_FRAME_RELOADED:
 	case SBX_FRAME_REPORT:
@@ -733,15 +755,18 @@ connect_and_greet(struct sbx_client *c)
 {
 	uint64_t until_ns = sbx_now_ns() + c->timeout_ms * 1000000ull;
 	int rc;
-	while ((rc = sbx_link_connect(c)) == -SBX_EBUSY && sbx_now_ns() < until_ns)
-		(void)poll(NULL, 0, BACKLOG_WAIT_MS);
-	if (rc)
-		return rc;
-	while (c->link == SBX_LINK_GREETING) {
-		rc = sbx_link_wait(c, UINT64_MAX); /* ends by greet_by_ns */
-		if (rc < 0)
+	do {
+		while ((rc = sbx_link_connect(c)) == -SBX_EBUSY && sbx_now_ns() < until_ns)
+			(void)poll(NULL, 0, BACKLOG_WAIT_MS);
+		if (rc)
 			return rc;
-	}
+		while (c->link == SBX_LINK_GREETING) {
+			rc = sbx_link_wait(c, UINT64_MAX); /* ends by greet_by_ns */
+			if (rc < 0)
+				return rc;
+		}
+		/* An agent on its way out: the same path leads to its successor. */
+	} while (c->link == SBX_LINK_DOWN && c->leaving && sbx_now_ns() < until_ns && poll(NULL, 0, BACKLOG_WAIT_MS) <= 0);
 	return c->link == SBX_LINK_UP ? 0 : sbx_fail(c, c->lost_rc, "%s: %s", c->address.sun_path, c->lost_why);
 }
 

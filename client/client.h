@@ -15,6 +15,10 @@
  *   sbx_link_lost() is the only way down. It decides for every request in flight: submit again or end as AGENT_LOST. As long as
  *   something waits to be submitted again the link is `retrying`: connects by itself, until give_up_ns.
  *
+ * AN AGENT THAT LEAVES (it stops, or another one took its place) says so: `leaving`. What it has not taken it will not act on,
+ * and goes to its successor, whom the same path leads to; what it has taken runs on over this connection, which the agent closes
+ * when the last of that has ended. Requests that come up meanwhile are postponed to the next connection.
+ *
  * ORDER of events: `later`, then what the library itself has to say (`due`), then `in`.
  */
 #ifndef SBX_CLIENT_CLIENT_H
@@ -49,12 +53,15 @@ struct sbx_inflight {
 	uint64_t id;             /* serial * SBX_INFLIGHT_MAX + slot */
 	uint64_t deadline_ns;    /* monotonic; 0 = the agent's default */
 	uint64_t consumed_bytes; /* of payload, not yet granted anew */
-	uint8_t *again;          /* owned copy of its SUBMIT, if it has an idempotency key; else NULL */
+	uint8_t *again;          /* owned copy of its SUBMIT: until the agent took it, and with an idempotency key for good; or NULL */
 	size_t again_bytes;
 	struct sbx_reply *gather; /* sbx_ask()'s, borrowed: pieces go there; NULL = they are events */
 	int gather_rc;           /* why gathering failed */
 	uint32_t resubmits;
+	bool keyed;              /* has an idempotency key */
 	bool restart;            /* RESET is welcome */
+	bool taken;              /* ACCEPTED on this connection: the agent acts on it */
+	bool postponed;          /* it is for the next connection: this one's agent leaves, and has not acted on it */
 	bool accepted;           /* told */
 	bool began;              /* pieces came: submitting it again takes a RESET */
 	bool ended;              /* its last frame came, or the library ended it; perhaps not told yet */
@@ -77,6 +84,7 @@ struct sbx_client {
 	enum sbx_link link;
 	int fd;                  /* -1 when DOWN */
 	bool drained;            /* the last recv() took all there was */
+	bool leaving;            /* the agent said that it takes no request any more */
 	uint64_t greet_by_ns;    /* GREETING */
 	bool retrying;           /* DOWN, with requests waiting in `out` */
 	uint64_t retry_ns, give_up_ns; /* give_up_ns 0 = not counting */
@@ -137,5 +145,8 @@ bool sbx_link_can_read(const struct sbx_client *c);
 bool sbx_frame_waits(const struct sbx_client *c);            /* a whole frame is in `in`, behind the one on loan */
 /* A frame with id 0. */
 void sbx_link_on_frame(struct sbx_client *c, const struct sbx_frame *frame);
+void sbx_link_taken(struct sbx_inflight *req); /* ACCEPTED came */
+/* Is this ERROR only the word of an agent that leaves, about a request that it did not take? Then it goes to the next one. */
+bool sbx_link_turned_away(struct sbx_inflight *req, const struct sbx_frame *frame);
 
 #endif

@@ -47,7 +47,8 @@ sbx_link_find(struct sbx_client *c, const char *socket)
 	return 0;
 }
 
-/* HELLO fits in any fresh socket's buffer, so it goes in one piece or not at all. */
+/* HELLO fits in any fresh socket's buffer, so it goes in one piece or not at all. One who hangs up at once may have said why: that is
+ * read, as his answer. */
 static int
 say_hello(struct sbx_client *c)
 {
@@ -58,10 +59,11 @@ say_hello(struct sbx_client *c)
 	sbx_pack_uint(&p, "version", SBX_WIRE_VERSION);
 	sbx_pack_str(&p, "client", sbx_span_of(c->name));
 	int rc = sbx_frame_end(&p);
+	const ssize_t sent = rc ? 0 : send(c->fd, hello.data, hello.n, MSG_NOSIGNAL | MSG_DONTWAIT);
 	if (rc)
 		rc = sbx_fail(c, rc, "out of memory for a connection");
-	else if (send(c->fd, hello.data, hello.n, MSG_NOSIGNAL | MSG_DONTWAIT) != (ssize_t)hello.n)
-		rc = sbx_fail(c, -SBX_EAGENT, "the agent at %s hung up before the greeting", c->address.sun_path);
+	else if (sent != (ssize_t)hello.n && (sent >= 0 || (errno != EPIPE && errno != ECONNRESET)))
+		rc = sbx_fail(c, -SBX_EAGENT, "the agent at %s takes no greeting: %m", c->address.sun_path);
 	sbx_buf_fini(&hello);
 	return rc;
 }
@@ -98,6 +100,7 @@ sbx_link_connect(struct sbx_client *c)
 	}
 	c->link = SBX_LINK_GREETING;
 	c->retrying = false;
+	c->leaving = false;
 	c->farewell[0] = 0;
 	c->drained = true; /* it cannot have answered yet */
 	c->greet_by_ns = sbx_now_ns() + c->timeout_ms * 1000000ull;
@@ -160,9 +163,9 @@ keep_unsent(struct sbx_client *c)
 }
 
 static bool
-submit_again(struct sbx_client *c, struct sbx_inflight *req)
+submit_again(struct sbx_client *c, struct sbx_inflight *req, bool untouched)
 {
-	return req->again && may_go_again(req) && (!req->began || req->restart) &&
+	return req->again && (untouched || req->keyed) && may_go_again(req) && (!req->began || req->restart) &&
 	       shorten_deadline(req, req->again, req->again_bytes) && sbx_buf_append(&c->out, req->again, req->again_bytes) == 0;
 }
 
@@ -184,9 +187,10 @@ settle(struct sbx_client *c, bool was_up)
 		struct sbx_inflight *req = c->slots[i];
 		if (!req || req->ended)
 			continue;
-		if (!req->unsent)
+		const bool untouched = req->unsent || req->postponed || (c->leaving && req->again && !req->taken);
+		if (!untouched)
 			req->maybe_sent = true;
-		if (req->kept || (!req->unsent && submit_again(c, req))) {
+		if (req->kept || (!req->unsent && submit_again(c, req, untouched))) {
 			req->resubmits += was_up;
 			req->consumed_bytes = 0;
 			if (req->began && req->gather)
@@ -197,7 +201,7 @@ settle(struct sbx_client *c, bool was_up)
 		} else {
 			end_as_lost(c, req);
 		}
-		req->unsent = req->kept = false;
+		req->unsent = req->kept = req->postponed = req->taken = false;
 	}
 }
 
@@ -263,6 +267,7 @@ on_refused(struct sbx_client *c, const struct sbx_frame *frame)
 	enum sbx_code code = word.type == SBX_STR ? sbx_code_find(word.bytes) : SBX_CODE_NONE;
 	int n = message.type == SBX_STR && message.bytes.n < sizeof why ? (int)message.bytes.n : 0;
 	(void)snprintf(why, sizeof why, "the agent refuses this connection: %.*s", n, n ? message.bytes.at : "");
+	c->leaving = code == SBX_CODE_DRAINING;
 	sbx_link_lost(c,
 	              code == SBX_CODE_UNSUPPORTED ? -SBX_EVERSION
 	              : code == SBX_CODE_FORBIDDEN ? -SBX_EACCESS
@@ -270,6 +275,14 @@ on_refused(struct sbx_client *c, const struct sbx_frame *frame)
 	              : code == SBX_CODE_DRAINING  ? -SBX_EAGENT
 	                                           : -SBX_EPROTO,
 	              why);
+}
+
+static bool
+says_draining(const struct sbx_frame *frame)
+{
+	struct sbx_value word;
+	return frame->kind == SBX_FRAME_ERROR && sbx_map_get(&frame->map, "code", &word) && word.type == SBX_STR &&
+	       sbx_code_find(word.bytes) == SBX_CODE_DRAINING;
 }
 
 static void
@@ -313,6 +326,26 @@ sbx_link_on_frame(struct sbx_client *c, const struct sbx_frame *frame)
 	if (frame->kind == SBX_FRAME_ERROR && sbx_map_get(&frame->map, "message", &message) && message.type == SBX_STR)
 		(void)snprintf(c->farewell, sizeof c->farewell, "the agent closed the connection: %.*s",
 		               message.bytes.n < 200 ? (int)message.bytes.n : 200, message.bytes.at);
+	c->leaving = c->leaving || says_draining(frame);
+}
+
+void
+sbx_link_taken(struct sbx_inflight *req)
+{
+	req->taken = true;
+	if (req->keyed)
+		return;
+	free(req->again);
+	req->again = NULL;
+}
+
+bool
+sbx_link_turned_away(struct sbx_inflight *req, const struct sbx_frame *frame)
+{
+	if (req->taken || !req->again || req->cancelled || !says_draining(frame))
+		return false;
+	req->postponed = true;
+	return true;
 }
 
 /* ---- bytes ---- */

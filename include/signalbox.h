@@ -20,6 +20,8 @@
  *   says in `sent` whether the agent can have acted on it. What was not sent, or has an idempotency key, is submitted
  *   again by the library itself: at most three times, within what is left of its deadline, and for as long as sbx_open() would
  *   have waited. If pieces of its answer came before, that takes the option `restart`, and an SBX_NOTE_RESET tells it.
+ *   An agent that is stopped or replaced says so before it goes: what it had not taken is submitted to its successor, and what
+ *   it had taken it answers first. Neither is seen from outside, but that new requests on the handle wait for the latter (sbx_leaving()).
  */
 #ifndef SIGNALBOX_H
 #define SIGNALBOX_H
@@ -243,6 +245,11 @@ SBX_API bool sbx_reply_field(const struct sbx_reply *r, uint32_t i, const char *
  * instant. Layout and numbers: <signalbox/board.h>. Times are CLOCK_BOOTTIME in ns: sbx_boot_ns(). Since 0.1. */
 
 struct sbx_board;
+
+/* Does the agent that this handle is connected to leave, stopped or replaced? What it has taken it still answers, and new requests on
+ * this handle wait until it has; on another handle they go to its successor at once. For who keeps several requests on one
+ * handle, and has more than one. As of the events taken so far; false again when the handle is connected anew. Since 0.1. */
+SBX_API bool sbx_leaving(const struct sbx_client *c);
 
 /* sbx_board() -- the agent's current board.
  *  ret_board  a reference of the caller's own: sbx_board_close()

@@ -65,6 +65,7 @@ struct sbx_exchange;
 struct sbx_leg;
 struct sbx_store;
 struct sbx_warmer;
+struct sbx_listen_socket;
 
 struct sbx_agent {
 	struct sbx_loop *loop;
@@ -87,12 +88,17 @@ struct sbx_agent {
 	uint64_t generation;             /* random, per start */
 	uint64_t seed;                   /* of the requests' jitter */
 	bool draining;                   /* no new request is taken */
+	const struct sbx_listen_socket *client_socket, *admin_socket; /* main's; to be handed over */
+	struct sbx_session *heir;        /* it was given them, and is getting ready; NULL = nobody */
+	pid_t predecessor;               /* whose place this agent took; 0 = nobody's */
+	uint64_t alone_ns;               /* since when nobody else serves for it; UINT64_MAX = the predecessor has not ended yet */
 	struct sbx_exchange *dead_exchanges; /* freed at the end of the turn, when no caller can hold them */
 	struct sbx_leg *dead_legs;
 	struct sbx_leg *drained_legs;    /* their requests are answered; their connections end in order */
 	struct sbx_session *dead_sessions;
 	/* For RELOAD: reads the configuration again. 0, or -SBX_ESYNTAX with the errors in `say`; notes go there as well. */
 	int (*reload)(struct sbx_agent *agent, struct sbx_buf *say);
+	void (*leave)(struct sbx_agent *agent); /* for SERVING: the heir is ready */
 };
 
 #endif

@@ -99,6 +99,13 @@ sbx_listen_adopt(struct sbx_listen_socket *l, int fd)
 }
 
 void
+sbx_listen_disown(struct sbx_listen_socket *l)
+{
+	free(l->path); /* the lock belongs to the open file, which the other agent has as well: it outlives our descriptor */
+	l->path = NULL;
+}
+
+void
 sbx_listen_close(struct sbx_listen_socket *l)
 {
 	if (l->path)

@@ -399,6 +399,10 @@ sbx_publish_state(struct sbx_publisher *p, const struct sbx_world *w, enum sbx_b
 	__atomic_store_n(&header_of(p)->state, (uint64_t)state, __ATOMIC_RELEASE);
 	if (state == SBX_BOARD_STOPPED)
 		take_snapshot(p, now_ns);
+	if (state == SBX_BOARD_REPLACED) {
+		free(p->snapshot_path);
+		p->snapshot_path = NULL;
+	}
 }
 
 /* ---- life ---- */

@@ -45,7 +45,8 @@ int sbx_publish_world(struct sbx_publisher *p, const struct sbx_world *w, uint64
 /* Once per turn: whatever is due. w is the world that was published last. */
 void sbx_publish_turn(struct sbx_publisher *p, const struct sbx_world *w, uint64_t now_ns);
 uint64_t sbx_publish_wake_ns(const struct sbx_publisher *p, const struct sbx_world *w); /* when the next turn must be at the latest */
-/* DRAINING, STOPPED ... at once. With STOPPED the last rows and the last snapshot are written; call it last. */
+/* DRAINING, STOPPED ... at once. With STOPPED the last rows and the last snapshot are written; call it last. With REPLACED another agent
+ * publishes from now on, and the snapshot is its. */
 void sbx_publish_state(struct sbx_publisher *p, const struct sbx_world *w, enum sbx_board_agent_state state, uint64_t now_ns);
 
 int sbx_publisher_fd(const struct sbx_publisher *p);          /* the publisher's; -1 = there is no board. p may be NULL */

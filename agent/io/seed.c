@@ -171,13 +171,19 @@ sbx_seed(struct sbx_world *w, const struct sbx_board *from, const struct sbx_see
 	return taken;
 }
 
-void
-sbx_seed_world(struct sbx_world *w, const struct sbx_board *from, const char *source, uint64_t now_ns)
+static uint64_t
+clock_ns(clockid_t id)
 {
-	struct timespec wall;
+	struct timespec t;
+	(void)clock_gettime(id, &t); /* cannot fail for these clocks */
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void
+sbx_seed_world(struct sbx_world *w, const struct sbx_board *from, const char *source)
+{
+	const struct sbx_seed_clocks now = { clock_ns(CLOCK_MONOTONIC), sbx_boot_ns(), clock_ns(CLOCK_REALTIME) };
 	const char *why;
-	(void)clock_gettime(CLOCK_REALTIME, &wall); /* cannot fail */
-	const struct sbx_seed_clocks now = { now_ns, sbx_boot_ns(), (uint64_t)wall.tv_sec * 1000000000u + (uint64_t)wall.tv_nsec };
 	const uint32_t taken = sbx_seed(w, from, &now, &why);
 	if (taken)
 		sbx_log(SBX_LOG_INFO, "health_seeded", SBX_STR("from", source), SBX_UINT("rows", taken));
@@ -186,13 +192,13 @@ sbx_seed_world(struct sbx_world *w, const struct sbx_board *from, const char *so
 }
 
 void
-sbx_seed_from_file(struct sbx_world *w, const char *path, uint64_t now_ns)
+sbx_seed_from_file(struct sbx_world *w, const char *path)
 {
 	struct sbx_board *snapshot;
 	char why[512];
 	const int rc = sbx_board_load(path, &snapshot, why, sizeof why);
 	if (rc == 0) {
-		sbx_seed_world(w, snapshot, path, now_ns);
+		sbx_seed_world(w, snapshot, path);
 		sbx_board_close(snapshot);
 	} else if (rc != -SBX_ENOENT) {
 		sbx_log(SBX_LOG_WARNING, "health_not_seeded", SBX_STR("from", path), SBX_STR("why", why));

@@ -36,8 +36,8 @@ struct sbx_seed_clocks {
  * too old or from the future. */
 uint32_t sbx_seed(struct sbx_world *w, const struct sbx_board *from, const struct sbx_seed_clocks *now, const char **ret_why);
 /* The same by the clocks of this host, and the log tells of it. source: what the board is, for the log. */
-void sbx_seed_world(struct sbx_world *w, const struct sbx_board *from, const char *source, uint64_t now_ns);
+void sbx_seed_world(struct sbx_world *w, const struct sbx_board *from, const char *source);
 /* From a snapshot, if there is one that can be read. */
-void sbx_seed_from_file(struct sbx_world *w, const char *path, uint64_t now_ns);
+void sbx_seed_from_file(struct sbx_world *w, const char *path);
 
 #endif

@@ -11,6 +11,7 @@
 
 #include "agent/io/ending.h"
 #include "agent/io/exchange.h"
+#include "agent/io/handover.h"
 #include "agent/io/report.h"
 #include "agent/io/stats.h"
 #include "agent/log.h"
@@ -124,6 +125,7 @@ session_die(struct sbx_session *s, bool flush)
 		sbx_exchange_orphan(ex);
 	}
 	sbx_report_forget(agent, s);
+	sbx_handover_forget(agent, s);
 	sbx_timer_cancel(&agent->timers, &s->timer);
 	sbx_stream_close(s->stream, flush, LINGER_NS);
 	if (s->prev)
@@ -165,6 +167,21 @@ void
 sbx_session_send(struct sbx_session *s)
 {
 	send_built(s);
+}
+
+int
+sbx_session_send_fd(struct sbx_session *s, int fd)
+{
+	struct sbx_buf *f = &s->agent->frame;
+	const int rc = f->n ? sbx_stream_send(s->stream, f->data, f->n, fd) : -1;
+	sbx_buf_clear(f);
+	return rc ? -SBX_ENOMEM : 0;
+}
+
+pid_t
+sbx_session_pid(const struct sbx_session *s)
+{
+	return s->pid;
 }
 
 struct sbx_agent *
@@ -224,6 +241,8 @@ static const struct {
 	{ SBX_FRAME_CREDIT, "CREDIT", { "bytes" } },
 	{ SBX_FRAME_STATS, "STATS", { NULL } },
 	{ SBX_FRAME_RELOAD, "RELOAD", { NULL } },
+	{ SBX_FRAME_TAKEOVER, "TAKEOVER", { NULL } },
+	{ SBX_FRAME_SERVING, "SERVING", { NULL } },
 	{ SBX_FRAME_REPORT, "REPORT", { "since_unix_ms", "until_unix_ms", "by" } },
 };
 
@@ -352,15 +371,20 @@ on_credit(struct sbx_session *s, const struct sbx_frame *frame)
 		sbx_exchange_credit(ex, v.u);
 }
 
+/* False, and refused: this is not the admin socket. */
+static bool
+may_administer(struct sbx_session *s, const struct sbx_frame *frame)
+{
+	struct sbx_refusal r = { .code = SBX_CODE_FORBIDDEN, .retry_after_ms = -1, .why = "this is taken on the admin socket only" };
+	if (!s->admin)
+		refuse_request(s, frame->id, false, &r);
+	return s->admin;
+}
+
 static void
 on_reload(struct sbx_session *s, const struct sbx_frame *frame)
 {
 	struct sbx_buf say;
-	if (!s->admin) {
-		struct sbx_refusal r = { .code = SBX_CODE_FORBIDDEN, .retry_after_ms = -1, .why = "RELOAD is taken on the admin socket only" };
-		refuse_request(s, frame->id, false, &r);
-		return;
-	}
 	sbx_buf_init(&say, 1u << 20);
 	int rc = s->agent->reload(s->agent, &say);
 	struct sbx_span text = { (const char *)say.data, say.n };
@@ -416,7 +440,16 @@ on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
 		send_built(s);
 		break;
 	case SBX_FRAME_RELOAD:
-		on_reload(s, &frame);
+		if (may_administer(s, &frame))
+			on_reload(s, &frame);
+		break;
+	case SBX_FRAME_TAKEOVER:
+		if (may_administer(s, &frame))
+			sbx_handover_on_takeover(s, frame.id);
+		break;
+	case SBX_FRAME_SERVING:
+		if (may_administer(s, &frame))
+			sbx_handover_on_serving(s, frame.id);
 		break;
 	case SBX_FRAME_REPORT:
 		sbx_report_on_frame(s->agent, s, &frame);
@@ -617,6 +650,17 @@ sbx_session_board_all(struct sbx_agent *agent)
 		sbx_pack_uint(&p, "edition", sbx_publisher_edition(agent->publisher));
 		if (sbx_frame_end(&p) == 0)
 			send_built_with_board(s);
+	}
+}
+
+void
+sbx_session_leave_all(struct sbx_agent *agent)
+{
+	const struct sbx_refusal r = { .code = SBX_CODE_DRAINING, .retry_after_ms = 1000,
+		.why = "the agent is leaving; what it has not accepted may be submitted to its successor" };
+	for (struct sbx_session *s = agent->sessions; s; s = s->next) {
+		sbx_ending_refusal(agent, 0, false, &r);
+		send_built(s);
 	}
 }
 

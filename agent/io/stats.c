@@ -115,9 +115,11 @@ sbx_stats_frame(struct sbx_agent *agent, uint64_t id)
 #define X(name, what) n++;
 	SBX_COUNTERS(X)
 #undef X
-	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 14);
+	sbx_frame_begin(&p, &agent->frame, SBX_FRAME_STATS, id, n + 14 + (agent->predecessor ? 1u : 0u));
 	sbx_pack_str(&p, "version", SBX_SPAN(SBX_VERSION));
 	sbx_pack_uint(&p, "pid", (uint64_t)getpid());
+	if (agent->predecessor)
+		sbx_pack_uint(&p, "predecessor", (uint64_t)agent->predecessor);
 	sbx_pack_str(&p, "config", sbx_span_of(config->source));
 	sbx_pack_uint(&p, "uptime_ms", (now_ns - agent->started_ns) / 1000000u);
 	sbx_pack_uint(&p, "rss_bytes", rss_bytes());

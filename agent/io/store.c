@@ -29,8 +29,9 @@
 #include "agent/log.h"
 
 #define RING_SLOTS 16384 /* the power of two above the maximum */
-#define RETRY_FIRST_NS 250000000ull /* after a failure; doubled each time */
-#define RETRY_MAX_NS 5000000000ull  /* how late space that was freed, or a lock that was given up, may be noticed */
+#define RETRY_FIRST_NS 250000000ull /* after a failure; doubled each time, but for a lock: the agent that was replaced lets go of it any moment */
+#define RETRY_MAX_NS 5000000000ull  /* how late space that was freed may be noticed */
+#define LAST_WAIT_NS 3000000000ull  /* at the end, for a lock: of an agent that is ending as well */
 #define NEVER UINT64_MAX
 #define ASIDE_MAX 8                 /* damaged files in one life: a disk that spoils everything is not to be filled with what it spoiled */
 _Static_assert(RING_SLOTS >= SBX_STORE_ROWS_MAX && (RING_SLOTS & (RING_SLOTS - 1)) == 0, "slots are picked by a mask");
@@ -188,7 +189,7 @@ on_trouble(struct sbx_store *s, const struct sbx_store_trouble *t)
 		set_state(s, SBX_STORE_OPENING, NULL);
 		return;
 	}
-	s->retry_ns = !s->retry_ns ? RETRY_FIRST_NS : s->retry_ns * 2 < RETRY_MAX_NS ? s->retry_ns * 2 : RETRY_MAX_NS;
+	s->retry_ns = !s->retry_ns || t->state == SBX_STORE_LOCKED ? RETRY_FIRST_NS : s->retry_ns * 2 < RETRY_MAX_NS ? s->retry_ns * 2 : RETRY_MAX_NS;
 	set_state(s, t->state, t);
 }
 
@@ -327,8 +328,12 @@ writer(void *arg)
 		if (s->tail != s->head && s->asked == s->done)
 			wait_until(s, s->head + SBX_STORE_BATCH_ROWS, clock_ns() + SBX_STORE_BATCH_NS);
 	}
-	if (!s->db && s->tail != s->head)
+	for (const uint64_t until_ns = clock_ns() + LAST_WAIT_NS; !s->db && s->tail != s->head;) {
 		try_open(s); /* a last time */
+		if (s->db || state_now(s) != SBX_STORE_LOCKED || clock_ns() > until_ns)
+			break;
+		(void)poll(NULL, 0, 20);
+	}
 	while (s->db && s->tail != s->head)
 		commit_batch(s);
 	give_up_rows(s);

@@ -26,6 +26,13 @@
  * its application consumes. No EVENT holds more than SBX_EVENT_MAX_BYTES of payload. A client that never reads stalls
  * only itself; what the agent holds for it is bounded, and its deadlines run on.
  *
+ * AN AGENT THAT LEAVES, because it stops or because another one takes its place, says ERROR id 0 code "draining" on every
+ * connection. It then acts on no SUBMIT that it has not ACCEPTED before; each is answered by ERROR "draining", if it is read at all. What
+ * it has accepted runs to its end within its time for that, and the connection is closed when nothing of it runs any more: at
+ * once, if nothing does. So a SUBMIT of this connection that was not ACCEPTED before that word, or is answered by it, can be
+ * submitted again to the successor at the same path without being carried out twice; that the connection ended without the
+ * word does not say so.
+ *
  * CLIENT TO AGENT
  *   HELLO   id 0   version uint = 1; client str (a name for logs, at most 64 bytes)
  *   SUBMIT         what to ask:
@@ -55,6 +62,8 @@
  *     since_unix_ms, until_unix_ms uint   from and, exclusive, to; default 0 and now
  *     by str             "target" (default), "model", "class", "route", "user" (of the host), "tenant", "key": what a row of the answer is
  *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
+ *   TAKEOVER id n  {} : the admin socket only; see TAKING OVER
+ *   SERVING id n   {} : the same
  *
  * AS HTTP. Members of the body that mean something to the agent, and are not sent on (but `user` and `metadata`, which are OpenAI's
  * own). One whose feature this agent has not, and any other member of `provider` and `usage`, ends the request as "unsupported"; the
@@ -78,6 +87,7 @@
  * AGENT TO CLIENT
  *   WELCOME id 0   version uint; agent str; pid uint; generation uint (random, new with each start). The board's descriptor
  *                  (signalbox/board.h) comes with it by SCM_RIGHTS, if there is one; plain recv() makes the kernel drop it
+ *   INHERIT id n   see TAKING OVER; with a descriptor
  *   BOARD   id 0   generation uint; edition uint : another board took over; its descriptor comes with the frame's first byte
  *   ACCEPTED       stream bool: the answer comes in pieces. The request is the agent's now; sent before anything was sent to a
  *                  provider
@@ -116,6 +126,19 @@
  * FIGURES: attempts, ok, wasted (no client got an answer by it), unpriced uint; cost_nanousd and of it wasted_cost_nanousd uint,
  *   of the priced ones, nil where none is; prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
  *   reasoning_tokens uint; first_content_mean_ms, total_mean_ms uint|nil
+ *
+ * TAKING OVER (signalboxd --replace). A new agent, ready but for its sockets, connects to the admin socket of the running one:
+ *   HELLO -> WELCOME, which brings the board: what is known of health
+ *   TAKEOVER -> one INHERIT of its id for each descriptor, which comes by SCM_RIGHTS with the frame's first byte:
+ *     what str           "client", "admin": the listening sockets; "client.lock", "admin.lock": the locked files that keep other
+ *                        agents from their paths, if the agent made the paths itself
+ *     path str|nil       of a socket whose file the agent made; it removes it no more, its heir does in the end
+ *     left uint          how many INHERITs follow this one; with 0 come also
+ *     notify_socket str|nil, watchdog_us uint|nil   what the service manager told the agent
+ *     or ERROR: "forbidden" on the clients' socket; "busy" while another one takes over; "internal"
+ *   SERVING -> the running agent leaves, as above: ERROR id 0 "draining" is the answer. From then on the new one accepts.
+ * Until SERVING nothing has changed: the running agent goes on, and if the connection ends it forgets about it. Both hold the
+ * same sockets, so connections that come in between wait in the kernel for whoever accepts them, and none is refused.
  */
 #ifndef SIGNALBOX_WIRE_H
 #define SIGNALBOX_WIRE_H
@@ -146,6 +169,8 @@ enum sbx_frame_kind {
 	SBX_FRAME_STATS = 5, /* both ways */
 	SBX_FRAME_RELOAD = 6,
 	SBX_FRAME_REPORT = 7, /* both ways */
+	SBX_FRAME_TAKEOVER = 8,
+	SBX_FRAME_SERVING = 9,
 	/* agent to client */
 	SBX_FRAME_WELCOME = 32,
 	SBX_FRAME_ACCEPTED = 33,
@@ -155,6 +180,7 @@ enum sbx_frame_kind {
 	SBX_FRAME_ERROR = 37,
 	SBX_FRAME_RELOADED = 38,
 	SBX_FRAME_BOARD = 39,
+	SBX_FRAME_INHERIT = 40,
 };
 
 enum sbx_event_type {

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -338,6 +339,41 @@ test_agent_down_and_back(void **state)
 	down();
 }
 
+/* A stream of the old agent runs on, and nobody waits for its end: new requests are answered by the new one. */
+static void
+test_agent_replaced(void **state)
+{
+	static const char *const args[] = { "--replace", NULL };
+	struct http_answer a;
+	char *all = NULL;
+	size_t n = 0;
+	int status;
+	(void)state;
+	up("m: tokens=600,gap=5ms", NULL);
+	int fd = door_connect(&d);
+	door_post(&d, fd, CHAT, "", STREAM("r"));
+	door_read_until(fd, "hello", 10000, &all, &n);
+	const pid_t old = w.agent;
+	world_agent_start(&w, NULL, &(struct start){ .args = args });
+	while (agent_number(&w, "pid") != w.agent)
+		pause_ms(2);
+	for (int i = 0; i < 3; i++) {
+		door_ask(&d, CHAT, "", WHOLE("a/x"), &a);
+		assert_int_equal(a.status, 200);
+		http_free(&a);
+	}
+	assert_int_equal(waitpid(old, &status, WNOHANG), 0); /* its stream still runs */
+	door_read_until(fd, "[DONE]", 20000, &all, &n);
+	free(all);
+	(void)close(fd);
+	assert_int_equal(waitpid(old, &status, 0), old);
+	assert_int_equal(status, 0);
+	door_ask(&d, CHAT, "", WHOLE("a/x"), &a);
+	assert_int_equal(a.status, 200);
+	http_free(&a);
+	down();
+}
+
 static void
 test_agent_dies_under_requests(void **state)
 {
@@ -423,6 +459,7 @@ main(void)
 		cmocka_unit_test(test_waiting_costs_nothing),
 		cmocka_unit_test(test_a_hundred_streams),
 		cmocka_unit_test(test_agent_down_and_back),
+		cmocka_unit_test(test_agent_replaced),
 		cmocka_unit_test(test_agent_dies_under_requests),
 		cmocka_unit_test(test_drain),
 		cmocka_unit_test(test_drain_has_an_end),

@@ -476,6 +476,27 @@ world_rig_down(struct world_rig *r)
 	sbx_health_free(r->world.health);
 }
 
+/* The snapshot belongs to the agent that took over. */
+static void
+a_replaced_agent_leaves_the_snapshot_alone(void **state)
+{
+	char dir[] = "/tmp/sbx-board-XXXXXX", path[64];
+	struct world_rig r;
+	(void)state;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(path, sizeof path, "%s/board.snapshot", dir);
+	world_rig_up(&r, path);
+	assert_int_equal(unlink(path), 0);
+	sbx_publish_turn(r.publisher, &r.world, r.now_ns + SBX_BOARD_SNAPSHOT_NS);
+	assert_int_equal(unlink(path), 0);
+	sbx_publish_state(r.publisher, &r.world, SBX_BOARD_REPLACED, r.now_ns + SBX_BOARD_SNAPSHOT_NS);
+	sbx_publish_turn(r.publisher, &r.world, r.now_ns + 3 * SBX_BOARD_SNAPSHOT_NS);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(sbx_board_life(r.board, sbx_boot_ns()), SBX_LIFE_REPLACED);
+	world_rig_down(&r);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 /* What a reader of the board concludes is what the agent's gate says, whatever has happened to the targets. */
 static void
 the_board_agrees_with_the_gate(void **state)
@@ -773,6 +794,7 @@ main(void)
 		cmocka_unit_test(whom_to_call_directly),
 		cmocka_unit_test(no_system_call),
 		cmocka_unit_test(the_board_agrees_with_the_gate),
+		cmocka_unit_test(a_replaced_agent_leaves_the_snapshot_alone),
 		cmocka_unit_test(how_often_rows_are_written),
 		cmocka_unit_test(sealed),
 		cmocka_unit_test(killed_in_the_middle),

@@ -81,13 +81,25 @@ links_forget(struct call *call)
 
 /* ---- to the agent ---- */
 
+static bool
+all_leave(const struct door *d)
+{
+	const struct link *l = d->link;
+	while (l < d->link + LINKS_MAX && sbx_leaving(l->client))
+		l++;
+	return l == d->link + LINKS_MAX;
+}
+
 int
 links_submit(struct call *call, const struct sbx_request_options *options, const char **ret_why)
 {
 	struct door *d = call->conn->door;
+	const bool choice = !all_leave(d); /* else it waits on the first one */
 	int rc = -SBX_EBUSY;
 	for (struct link *l = d->link; l < d->link + LINKS_MAX && rc == -SBX_EBUSY; l++) {
 		uint64_t request;
+		if (choice && sbx_leaving(l->client))
+			continue; /* its agent is being replaced; over another link its successor is reached */
 		rc = sbx_submit(l->client, options, &request);
 		if (rc == 0)
 			rc = sbx_hold(l->client, request);

@@ -157,6 +157,8 @@ say_agent(const struct term *out, const struct sbx_reply *reply)
 	term_say(out, STYLE_BOLD, "signalboxd %s", text_of(reply, "version"));
 	term_say(out, STYLE_PLAIN, "  pid %lld, up %s, %s, %.1f MiB, configuration: %s\n", (long long)number_of(reply, "pid"), uptime,
 	         text_of(reply, "loop.kind"), (double)number_of(reply, "rss_bytes") / 1048576, *config ? config : "none");
+	if (number_of(reply, "predecessor"))
+		term_say(out, STYLE_PLAIN, "took the place of pid %lld\n", (long long)number_of(reply, "predecessor"));
 	term_say(out, STYLE_PLAIN, "requests: %lld in flight, %lld so far, %lld failed, %lld refused, %lld cancelled, %lld saved by failover\n",
 	         (long long)number_of(reply, "in_flight"), (long long)number_of(reply, "requests"), (long long)number_of(reply, "requests_failed"),
 	         (long long)number_of(reply, "requests_refused"), (long long)number_of(reply, "requests_cancelled"),
