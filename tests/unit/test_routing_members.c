@@ -288,6 +288,7 @@ static const struct {
 	/* a provider's words stand as they are, and its null too */
 	{ SBX_CODE_REJECTED, NULL, { .type = "invalid_request_error", .param = "messages" }, "\"type\":\"invalid_request_error\",\"param\":\"messages\",\"code\":null}}" },
 	{ SBX_CODE_RATE_LIMITED, NULL, { .type = "tokens", .code = "rate_limit_exceeded" }, "\"type\":\"tokens\",\"param\":null,\"code\":\"rate_limit_exceeded\"}}" },
+	{ SBX_CODE_RATE_LIMITED, NULL, { .type = "tokens" }, "\"type\":\"tokens\",\"param\":null,\"code\":null}}" },
 	{ SBX_CODE_UPSTREAM, NULL, { .message = "a page of HTML" }, "\"type\":\"server_error\",\"param\":null,\"code\":\"upstream_failed\"}}" },
 };
 
