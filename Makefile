@@ -74,6 +74,9 @@ $(B)/obj/%.o: %.c | deps
 	$(call say,CC,$<)
 	$(Q)$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c $< -o $@
 
+# The library goes into every process of the host: small where nothing is repeated a million times.
+$(call obj,$(filter-out client/board_pick.c client/buf.c client/wire.c,$(CLIENT_SRC))): CFLAGS += $(if $(SANITIZER),,-Os)
+
 $(B)/libagent.a: $(call obj,$(AGENT_SRC))
 $(B)/obj/agent/catalog_data.o: agent/catalog.json
 $(B)/libsignalbox.a: $(call obj,$(CLIENT_SRC))
