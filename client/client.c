@@ -60,6 +60,15 @@ is_owner(const struct sbx_client *c)
 	return c->owner_page ? c->owner_page[0] != 0 : c->owner_pid == getpid();
 }
 
+/* Sends what there is, or leaves it to sbx_process(): not so much, though, that it waits for the socket there. */
+static void
+send_soon(struct sbx_client *c)
+{
+	size_t unsent = c->out.n - c->out_sent;
+	if (unsent > (c->corked ? SBX_CORKED_MAX_BYTES : 0))
+		sbx_link_flush(c);
+}
+
 /* The event on loan is given back: the byte behind its frame as it was, its frame consumed, its payload paid for. */
 static void
 give_back(struct sbx_client *c)
@@ -78,8 +87,7 @@ give_back(struct sbx_client *c)
 	struct sbx_inflight *req = sbx_inflight_find(c, c->taken_id);
 	if (req && !req->held)
 		sbx_consumed(c, req, c->taken_paid_bytes);
-	if (c->out.n > c->out_sent)
-		sbx_link_flush(c);
+	send_soon(c);
 }
 
 int
@@ -323,7 +331,7 @@ start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_o
 		c->out.n = frame_at;
 		req->postponed = true;
 	}
-	sbx_link_flush(c);
+	send_soon(c);
 	*ret_req = req;
 	return 0;
 }
@@ -415,7 +423,7 @@ sbx_cancel(struct sbx_client *c, uint64_t id)
 	if (rc)
 		return sbx_fail(c, rc, "out of memory for a cancel");
 	req->cancelled = true;
-	sbx_link_flush(c);
+	send_soon(c);
 	return 0;
 }
 
@@ -448,8 +456,7 @@ sbx_grant(struct sbx_client *c, uint64_t id, size_t bytes)
 	if (!req)
 		return sbx_fail(c, -SBX_ENOENT, "request %llu has ended already", (unsigned long long)id);
 	sbx_consumed(c, req, bytes);
-	if (c->out.n > c->out_sent)
-		sbx_link_flush(c);
+	send_soon(c);
 	return 0;
 }
 
@@ -671,6 +678,12 @@ sbx_timeout_ms(const struct sbx_client *c)
 		return -1;
 	uint64_t now_ns = sbx_now_ns();
 	return due_ns <= now_ns ? 0 : (int)((due_ns - now_ns + 999999) / 1000000);
+}
+
+void
+sbx_cork(struct sbx_client *c, bool on)
+{
+	c->corked = on;
 }
 
 int

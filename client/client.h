@@ -38,6 +38,7 @@
 #define SBX_INFLIGHT_MAX 4096             /* requests on one handle; a power of two: the slot is in the id */
 #define SBX_UNSENT_MAX_BYTES (64u << 20)  /* two of the largest bodies */
 #define SBX_LATER_MAX_BYTES (256u << 20)  /* the full credit of a thousand requests, all passed over by one sbx_ask() */
+#define SBX_CORKED_MAX_BYTES (64u << 10)  /* what sbx_cork() holds back: less than a socket takes */
 #define SBX_READ_BYTES (64u << 10)        /* of one recv(): some hundred events */
 #define SBX_IN_HIGH_BYTES (256u << 10)    /* sbx_process() reads no further than this ahead of sbx_next() */
 #define SBX_GRANT_BYTES (SBX_CREDIT_BYTES / 4) /* consumed until a CREDIT is due; what is not granted yet can never stall a
@@ -94,6 +95,7 @@ struct sbx_client {
 	char farewell[256];      /* the agent's own reason, before it closes */
 	/* bytes */
 	struct sbx_buf in, later, out;
+	bool corked;             /* sbx_cork() */
 	size_t out_sent;         /* bytes of `out` that are gone: less than its first frame */
 	size_t later_stale_bytes; /* bytes of `later` from a connection that is gone: no credit is granted for them */
 	struct sbx_buf *taken_from; /* the buffer that the event out there borrows from; NULL = none */

@@ -414,6 +414,9 @@ SBX_API int sbx_fd(const struct sbx_client *c);             /* -1 while not conn
 SBX_API short sbx_events(const struct sbx_client *c);       /* POLLIN, POLLOUT: what to wait for, level-triggered */
 SBX_API int sbx_timeout_ms(const struct sbx_client *c);     /* call sbx_process() and sbx_next() after so long at the latest, whatever
                                                              * the descriptor says; 0 = events are there; -1 = no need */
+/* With `on`, what submits, cancels and grants have to send waits for the next sbx_process(): of a loop that starts many requests in
+ * one turn they leave together, at the price of one. sbx_next() and sbx_ask(), which wait, send it as well. Since 0.1. */
+SBX_API void sbx_cork(struct sbx_client *c, bool on);
 SBX_API int sbx_process(struct sbx_client *c, short revents); /* moves bytes, never blocks; then sbx_next(c, 0, ...) until
                                                              * -SBX_ETIME or -SBX_ENOENT. 0 or an error as of sbx_next() */
 

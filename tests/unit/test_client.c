@@ -645,6 +645,39 @@ test_hold_and_grant(void **state)
 	peer_close(&p);
 }
 
+/* Corked, everything waits for sbx_process(), and leaves in its order. */
+static void
+test_cork(void **state)
+{
+	struct peer p;
+	struct sbx_client *c = open_client(&p);
+	uint64_t id[3];
+	(void)state;
+	sbx_cork(c, true);
+	for (int i = 0; i < 3; i++)
+		id[i] = submit(c);
+	assert_int_equal(sbx_cancel(c, id[1]), 0);
+	assert_true(peer_has_nothing(&p));
+	assert_true(sbx_events(c) & POLLOUT);
+	assert_int_equal(sbx_process(c, 0), 0);
+	assert_false(sbx_events(c) & POLLOUT);
+	for (int i = 0; i < 3; i++)
+		assert_true(peer_expect(&p, SBX_FRAME_SUBMIT)->id == id[i]);
+	assert_true(peer_expect(&p, SBX_FRAME_CANCEL)->id == id[1]);
+	/* A large one does not wait. */
+	struct sbx_request_options o = request();
+	char *large = calloc(1, 100000);
+	uint64_t large_id;
+	MUST(large);
+	o.body = large;
+	o.body_bytes = 100000;
+	assert_int_equal(sbx_submit(c, &o, &large_id), 0);
+	assert_true(peer_expect(&p, SBX_FRAME_SUBMIT)->id == large_id);
+	free(large);
+	sbx_close(c);
+	peer_close(&p);
+}
+
 static void
 test_cancel(void **state)
 {
@@ -687,6 +720,7 @@ main(void)
 		TEST(test_byte_behind_string),
 		TEST(test_credit),
 		TEST(test_hold_and_grant),
+		TEST(test_cork),
 		TEST(test_cancel),
 	};
 	return RUN(tests);
