@@ -411,6 +411,71 @@ test_unix_socket_and_trust(void **state)
 	}
 }
 
+static int64_t
+attempts_by(const char *by, const char *name)
+{
+	struct sbx_report_options o = SBX_REPORT_INIT;
+	struct sbx_client *c = client_up(&w);
+	struct sbx_event ev;
+	uint64_t id;
+	int64_t n = -1;
+	o.by = by;
+	assert_int_equal(sbx_report(c, &o, &id), 0);
+	assert_int_equal(sbx_next(c, 10000, &ev), 0);
+	assert_int_equal(ev.note, SBX_NOTE_STATS);
+	(void)sbx_reply_number(ev.reply, name, &n);
+	sbx_close(c);
+	return n;
+}
+
+/* The agent is told for whom: by the key, or by the user behind the socket. */
+static void
+test_for_whom(void **state)
+{
+	char uid[16], row[64];
+	const char *args[] = { "--trust-uid", uid, NULL };
+	struct http_answer a;
+	(void)state;
+	(void)snprintf(uid, sizeof uid, "%u", (unsigned)getuid());
+	up(1, NULL, "\"store\": \"$DIR/signalbox.db\"", args);
+	door_ask(&d, CHAT, "", WHOLE("r"), &a);
+	assert_int_equal(a.status, 200);
+	http_free(&a);
+	for (int i = 0; i < 2; i++) {
+		int fd = door_connect_unix(&d);
+		door_post(&d, fd, CHAT, "", STREAM("r", ""));
+		http_read(fd, 10000, &a);
+		assert_int_equal(a.status, 200);
+		http_free(&a);
+		(void)close(fd);
+	}
+	agent_wait_number(&w, "store.committed", 3, 10000);
+	assert_int_equal(attempts_by("tenant", "row.local.attempts"), 1);
+	(void)snprintf(row, sizeof row, "row.uid:%s.attempts", uid);
+	assert_int_equal(attempts_by("tenant", row), 2);
+	assert_int_equal(attempts_by("key", "row.local.attempts"), 1);
+	down();
+}
+
+/* What other gateways take in a body means here what it means there, or is refused by name. */
+static void
+test_members_for_a_gateway(void **state)
+{
+	static const char *const rule[] = { "*: close-before", HEALTHY };
+	struct http_answer a;
+	(void)state;
+	up(2, rule, NULL, NULL);
+	door_ask(&d, CHAT, "", "{\"model\":\"a/m\",\"models\":[\"b/m\"]," MESSAGES "}", &a);
+	assert_int_equal(a.status, 200);
+	assert_string_equal(http_header(&a, "x-signalbox-target"), "b/m");
+	http_free(&a);
+	door_ask(&d, CHAT, "", "{\"model\":\"r\",\"mock_testing_fallbacks\":true," MESSAGES "}", &a);
+	assert_int_equal(a.status, 400);
+	assert_string_equal(error_field(&a, "param"), "mock_testing_fallbacks");
+	http_free(&a);
+	down();
+}
+
 /* ---- what else it says ---- */
 
 static void
@@ -599,6 +664,8 @@ main(void)
 		cmocka_unit_test(test_commit_after),
 		cmocka_unit_test(test_keep_alive_and_pipelining),
 		cmocka_unit_test(test_unix_socket_and_trust),
+		cmocka_unit_test(test_for_whom),
+		cmocka_unit_test(test_members_for_a_gateway),
 		cmocka_unit_test(test_models),
 		cmocka_unit_test(test_litellm_names),
 		cmocka_unit_test(test_tls),

@@ -43,7 +43,8 @@
 #define BODIES_MAX_BYTES (256u << 20)   /* of all requests that are coming in: eight of the largest */
 #define WHOLE_MAX_BYTES (64u << 20)     /* an answer in one piece, as the agent has it */
 #define STREAM_MAX_BYTES (SBX_CREDIT_BYTES + SBX_EVENT_MAX_BYTES) /* what may wait for one reader; the credit keeps it below */
-#define HEADER_POOL_BYTES 32768         /* of libmicrohttpd for one connection: heads, and what is being written */
+#define HEADER_POOL_BYTES 16384         /* of libmicrohttpd for one connection: heads, and what is being written; it is zeroed
+                                         * for each request */
 #define CONNECTIONS_DEFAULT 16384       /* as many as the agent takes requests */
 #define PER_ADDRESS_DEFAULT 256         /* beyond loopback: one host is one user there */
 #define COMMENT_NS 15000000000ull       /* between two comments of a stream that waits */
@@ -102,6 +103,7 @@ struct conn {
 	struct peer *peer;       /* NULL = not counted */
 	struct call *call;       /* the request that is being served; NULL = none */
 	bool local, trusted;     /* trusted: its user needs no key */
+	uid_t uid;               /* of who is behind a Unix socket */
 	bool hung_up;            /* the client closed its side: nothing is begun for it any more */
 	bool killed;             /* conn_kill(): its socket is shut down */
 	bool bad_target;         /* of the request: refused by its raw spelling */

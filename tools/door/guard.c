@@ -157,7 +157,8 @@ may_enter(struct call *call, const struct head *h)
 {
 	const char *key = h->litellm_key;
 	if (call->conn->trusted) {
-		call->principal = (struct principal){ .tenant = "local", .key_id = "uid" };
+		(void)snprintf(call->principal.tenant, sizeof call->principal.tenant, "uid:%u", (unsigned)call->conn->uid);
+		(void)snprintf(call->principal.key_id, sizeof call->principal.key_id, "none");
 		return true;
 	}
 	if (!key && h->authorization && strncasecmp(h->authorization, BEARER, sizeof BEARER - 1) == 0) {

@@ -3,7 +3,8 @@
  * links.c -- the connections to the agent, and which call an event of theirs belongs to.
  *
  * A link is a libsignalbox handle that was opened to connect later: it connects at its first request, and again after each loss, so
- * that the door starts before the agent, outlives it, and never waits for it. One link carries all the calls until it is full.
+ * that the door starts before the agent, outlives it, and never waits for it. One link carries all the calls until it is full, or
+ * its agent leaves: what it has it ends, and new calls go by another link, to the successor.
  */
 #include "tools/door/door.h"
 
@@ -25,6 +26,7 @@ links_open(struct door *d)
 			sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", sbx_client_error(l->client)));
 			return false;
 		}
+		sbx_cork(l->client, true); /* what a turn has for the agent leaves in links_watch() */
 	}
 	return true;
 }
@@ -111,10 +113,20 @@ links_submit(struct call *call, const struct sbx_request_options *options, const
 	return rc;
 }
 
+/* Where a question about the present is asked. */
+static struct link *
+staying(struct door *d)
+{
+	struct link *l = d->link;
+	while (l < d->link + LINKS_MAX - 1 && sbx_leaving(l->client))
+		l++;
+	return l;
+}
+
 int
 links_ask_stats(struct call *call, const char **ret_why)
 {
-	struct link *l = &call->conn->door->link[0];
+	struct link *l = staying(call->conn->door);
 	uint64_t request;
 	int rc = sbx_stats(l->client, &request);
 	if (rc == 0)
@@ -169,6 +181,8 @@ void
 links_watch(struct door *d)
 {
 	for (struct link *l = d->link; l < d->link + LINKS_MAX; l++) {
+		if (sbx_events(l->client) & POLLOUT)
+			(void)sbx_process(l->client, 0); /* a loss is told as the end of each request, in the next turn */
 		int fd = sbx_fd(l->client);
 		short want = sbx_events(l->client);
 		struct epoll_event ev = {
@@ -184,8 +198,9 @@ links_watch(struct door *d)
 struct sbx_board *
 links_board(struct door *d)
 {
+	struct sbx_client *client = staying(d)->client;
 	struct sbx_board *board;
-	if (sbx_fd(d->link[0].client) < 0 || sbx_board(d->link[0].client, &board))
+	if (sbx_fd(client) < 0 || sbx_board(client, &board))
 		return NULL;
 	enum sbx_life life = sbx_board_life(board, sbx_boot_ns());
 	if (life == SBX_LIFE_SERVING || life == SBX_LIFE_DRAINING || life == SBX_LIFE_STARTING)

@@ -227,6 +227,7 @@ identify(struct door *d, struct conn *c, const union address *a)
 		socklen_t n = sizeof who;
 		if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &who, &n) < 0 || who.uid == UNMAPPED_UID)
 			return false;
+		c->uid = who.uid;
 		for (uint32_t i = 0; i < d->options.n_trust_uid; i++)
 			c->trusted |= who.uid == d->options.trust_uid[i];
 		key[0] = 1;

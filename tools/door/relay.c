@@ -55,6 +55,8 @@ relay_begin(struct call *call)
 	o.body_bytes = call->body.n;
 	o.operation = call->endpoint->operation;
 	o.as_http = true;
+	o.tenant = call->principal.tenant;
+	o.key_id = call->principal.key_id;
 	o.deadline_ms = call->deadline_ms;
 	o.idempotency_key = call->idempotency_key;
 	if (call->conn->hung_up) {
