@@ -42,13 +42,11 @@ sbx_buf_trim(struct sbx_buf *b, size_t keep_bytes)
 
 /* 0, or -SBX_ETOOBIG, -SBX_ENOMEM with the content as it was. */
 static int
-make_room(struct sbx_buf *b, size_t bytes)
+grow(struct sbx_buf *b, size_t bytes)
 {
 	if (bytes > b->max_bytes || b->n > b->max_bytes - bytes)
 		return -SBX_ETOOBIG;
 	size_t front = b->base ? (size_t)(b->data - b->base) : 0;
-	if (b->cap_bytes - front - b->n >= bytes && b->base)
-		return 0;
 	/* Reclaim the front when it is at least half: every byte is moved at most once per byte consumed. */
 	if (front >= b->cap_bytes / 2 && b->cap_bytes >= b->n + bytes && front > 0) {
 		memmove(b->base, b->data, b->n);
@@ -69,6 +67,15 @@ make_room(struct sbx_buf *b, size_t bytes)
 	b->base = b->data = base;
 	b->cap_bytes = cap;
 	return 0;
+}
+
+/* Likewise. Nearly always there is room already: a frame is packed of dozens of small pieces. */
+static inline int
+make_room(struct sbx_buf *b, size_t bytes)
+{
+	if (b->base && bytes <= b->cap_bytes - (size_t)(b->data - b->base) - b->n && bytes <= b->max_bytes - b->n)
+		return 0;
+	return grow(b, bytes);
 }
 
 uint8_t *

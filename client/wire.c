@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define FRAME_LEAST_BYTES 4 /* 0x93 kind id 0x80 */
+#define FIXSTR_MAX_BYTES 31 /* of a string whose head is one byte */
 #define KEYS_FEW 16         /* EVENT has 2 to 6 keys, ERROR about 12 */
 
 /* ---- UTF-8 ---- */
@@ -129,11 +130,26 @@ sbx_frame_end(struct sbx_packer *p)
 	return 0;
 }
 
+/* A string. Keys and most values are short: their head and their bytes are written at once. */
+static void
+pack_text(struct sbx_packer *p, const char *text, size_t n)
+{
+	char whole[1 + FIXSTR_MAX_BYTES];
+	if (n > FIXSTR_MAX_BYTES) {
+		msgpack_pack_str_with_body(&p->pk, text, n);
+		return;
+	}
+	whole[0] = (char)(0xa0 | n);
+	if (n)
+		memcpy(whole + 1, text, n);
+	(void)write_to_buf(p, whole, 1 + n);
+}
+
 void
 sbx_pack_key(struct sbx_packer *p, const char *key)
 {
 	if (key)
-		msgpack_pack_str_with_body(&p->pk, key, strlen(key));
+		pack_text(p, key, strlen(key));
 }
 
 void
@@ -205,7 +221,7 @@ sbx_pack_str(struct sbx_packer *p, const char *key, struct sbx_span text)
 	if (text.n > SBX_FRAME_MAX_BYTES)
 		p->rc = p->rc ? p->rc : -SBX_ETOOBIG;
 	else if (utf8_valid(text))
-		msgpack_pack_str_with_body(&p->pk, text.at, text.n);
+		pack_text(p, text.at, text.n);
 	else
 		pack_repaired(p, text);
 }
