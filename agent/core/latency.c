@@ -105,6 +105,15 @@ sbx_latency_refill(struct sbx_latency *l, uint64_t n, uint64_t p50_ns, uint64_t 
 	l->n[0] = (uint32_t)n;
 }
 
+static uint32_t
+in_octave(const uint16_t *count)
+{
+	uint32_t n = 0;
+	for (int i = 0; i < SBX_LATENCY_SUB; i++)
+		n += count[i];
+	return n;
+}
+
 uint64_t
 sbx_latency_quantile_ns(const struct sbx_latency *l, uint32_t q_permille, uint64_t now_ns, uint32_t *ret_n)
 {
@@ -121,7 +130,14 @@ sbx_latency_quantile_ns(const struct sbx_latency *l, uint32_t q_permille, uint64
 	if (rank == 0)
 		rank = 1;
 	uint64_t seen = 0;
-	for (uint32_t b = 0; b < SBX_LATENCY_BUCKETS; b++) {
+	uint32_t b = 0;
+	for (; b < SBX_LATENCY_BUCKETS; b += SBX_LATENCY_SUB) { /* whole octaves first: asked at every request, and seconds are far up */
+		uint64_t more = (n0 ? in_octave(&l->count[0][b]) : 0u) + (n1 ? in_octave(&l->count[1][b]) : 0u);
+		if (seen + more >= rank)
+			break;
+		seen += more;
+	}
+	for (; b < SBX_LATENCY_BUCKETS; b++) {
 		seen += (n0 ? l->count[0][b] : 0u) + (n1 ? l->count[1][b] : 0u);
 		if (seen >= rank)
 			return middle_of(b);
