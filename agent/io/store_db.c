@@ -333,6 +333,9 @@ sbx_store_db_open(const char *path, int *lock_fd, bool check, struct sbx_store_d
 	struct sbx_store_db *db = calloc(1, sizeof *db);
 	if (!db)
 		return fail_errno(ret_trouble, ENOMEM, "out of memory");
+	/* No statistics of memory, which nobody reads: they take a mutex at each allocation. Only before the first connection; later it
+	 * is refused, and still in force. */
+	(void)sqlite3_config(SQLITE_CONFIG_MEMSTATUS, 0);
 	int rc = sqlite3_open_v2(path, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE, NULL);
 	if (rc != SQLITE_OK) {
 		if (db->sql)
