@@ -23,6 +23,7 @@
 #include <curl/curl.h>
 
 #include "agent/config.h"
+#include "agent/confine.h"
 #include "agent/io/agent.h"
 #include "agent/io/exchange.h"
 #include "agent/io/handover.h"
@@ -733,6 +734,9 @@ main(int argc, char **argv)
 	int status = EXIT_FAILURE;
 	if (build(&d, config, kind) == 0) {
 		config = d.agent.world->config;
+		const int rc = sbx_confine();
+		if (rc)
+			sbx_log(SBX_LOG_NOTICE, "confine", SBX_STR("says", "this kernel or container lets no filter be set: starting programs is not denied"), SBX_ERRNO_F("error", rc));
 		sbx_log(SBX_LOG_NOTICE, "ready", SBX_STR("version", SBX_VERSION), SBX_STR("socket", config->listen.socket), SBX_STR("config", config->source),
 		        SBX_UINT("providers", config->tables.n_providers), SBX_UINT("usable", config->n_usable), SBX_UINT("targets", config->tables.n_targets),
 		        SBX_UINT("routes", config->tables.n_routes), SBX_STR("http", sbx_upstream_about()));

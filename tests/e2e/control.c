@@ -208,14 +208,24 @@ agent_wait_number(struct world *w, const char *name, int64_t at_least, int timeo
 	}
 }
 
+/* The rows of all that was are on disk; or there is no store. */
+static bool
+store_at_rest(struct world *w)
+{
+	int64_t queued = 0, opens = 1;
+	(void)try_number(w, "store.queued", &queued);
+	(void)try_number(w, "store.opens", &opens);
+	return queued == 0 && opens > 0;
+}
+
 void
 agent_wait_at_rest(struct world *w, int timeout_ms)
 {
 	uint64_t until = now_ms() + (uint64_t)timeout_ms;
-	while (agent_number(w, "in_flight") || agent_number(w, "upstream.active")) {
+	while (agent_number(w, "in_flight") || agent_number(w, "upstream.active") || !store_at_rest(w)) {
 		if (now_ms() > until)
-			fail_msg("after %d ms the agent still has %lld request(s) and %lld call(s)", timeout_ms, (long long)agent_number(w, "in_flight"),
-			         (long long)agent_number(w, "upstream.active"));
+			fail_msg("after %d ms the agent still has %lld request(s) and %lld call(s)%s", timeout_ms, (long long)agent_number(w, "in_flight"),
+			         (long long)agent_number(w, "upstream.active"), store_at_rest(w) ? "" : ", and rows that are not stored");
 		pause_ms(5);
 	}
 }

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -220,6 +221,7 @@ world_up(struct world *w)
 	(void)snprintf(key, sizeof key, "%s/key", w->dir);
 	write_whole(key, WORLD_KEY "\n");
 	(void)chmod(key, 0400);
+	(void)setenv("STATE_DIRECTORY", w->dir, 1); /* as a service manager says where to keep the store: every test runs with one */
 }
 
 int
@@ -449,6 +451,23 @@ remove_tree(const char *dir)
 	(void)wait_exit(spawn(argv, "/dev/null"), 10000);
 }
 
+/* Of what was written anywhere below the directory (logs, store, snapshot ...), the first file that holds the key. A file that
+ * begins with it is where the agent has it from. */
+static char *holds_a_key;
+
+static int
+look_for_key(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+	size_t n;
+	(void)st;
+	(void)ftw;
+	char *all = type == FTW_F ? read_whole(path, &n) : NULL;
+	if (all && !holds_a_key && strncmp(all, WORLD_KEY, strlen(WORLD_KEY)) != 0 && memmem(all, n, WORLD_KEY, strlen(WORLD_KEY)))
+		holds_a_key = strdup(path);
+	free(all);
+	return 0;
+}
+
 void
 world_down(struct world *w)
 {
@@ -469,10 +488,13 @@ world_down(struct world *w)
 		}
 	}
 	char *log = read_whole(w->log_path, NULL);
-	bool canary = log && strstr(log, WORLD_KEY);
 	bool report = log && (strstr(log, "Sanitizer") || strstr(log, "runtime error"));
-	if (status != 0 || canary || report) {
-		fprintf(stderr, "%s\nthe agent ended with %d%s; its files are in %s\n", log ? log : "", status, canary ? ", and its log holds a key" : "", w->dir);
+	(void)nftw(w->dir, look_for_key, 8, FTW_PHYS);
+	if (status != 0 || holds_a_key || report) {
+		fprintf(stderr, "%s\nthe agent ended with %d%s%s; its files are in %s\n", log ? log : "", status, holds_a_key ? ", and a key stands in " : "",
+		        holds_a_key ? holds_a_key : "", w->dir);
+		free(holds_a_key);
+		holds_a_key = NULL;
 		free(log);
 		fail();
 	}

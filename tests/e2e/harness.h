@@ -3,7 +3,7 @@
  * harness.h -- real processes for end-to-end tests: doubles (signalbox-mock), the agent, and clients by libsignalbox.
  *
  * A world (struct world) is a temporary directory with everything in it. world_down() stops what runs, checks that the agent
- * ended in an orderly way (exit 0, no sanitizer report, no key in its log), and removes the directory; a test that failed
+ * ended in an orderly way (exit 0, no sanitizer report, no key in any file it wrote), and removes the directory; a test that failed
  * keeps it and prints where. Nothing sleeps for luck: every wait has a condition and a deadline, and failing to meet it ends
  * the test with what was waited for.
  *
@@ -95,7 +95,7 @@ struct sbx_reply *ask(struct sbx_client *c, bool stream, uint32_t deadline_ms);
 struct sbx_reply *ask_body(struct sbx_client *c, const char *route, const char *model, const char *body, bool stream, uint32_t deadline_ms);
 int64_t agent_number(struct world *w, const char *name);      /* of STATS, by a connection of its own */
 void agent_wait_number(struct world *w, const char *name, int64_t at_least, int timeout_ms);
-void agent_wait_at_rest(struct world *w, int timeout_ms);     /* in_flight 0, upstream.active 0 */
+void agent_wait_at_rest(struct world *w, int timeout_ms);     /* in_flight 0, upstream.active 0, nothing left to be stored */
 int agent_fds(struct world *w);                               /* open descriptors of the agent */
 int64_t agent_rss_bytes(struct world *w);
 uint64_t agent_cpu_ms(struct world *w);                       /* user and system time so far; granularity 10 ms */
