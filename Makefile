@@ -207,7 +207,7 @@ lint: ## dependency direction, purity, banned functions, file lengths
 test-readme: $(TOOLS) $(B)/libsignalbox.a $(B)/libsignalbox.so ## the README's example compiles and runs as printed
 	@tests/readme $(B)
 
-demo: all $(B)/demo-workers ## doubles and the agent: failover, the board, an agent that dies; no key, no network
+demo: all $(B)/demo-workers ## doubles and the agent: failover, the board, cost, an agent that dies; no key, no network
 	@tools/demo/demo $(B)
 
 # ---- install: PREFIX is where it will run, DESTDIR where it is put for now ----
