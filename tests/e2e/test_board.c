@@ -125,6 +125,7 @@ a_reload_brings_another_one(void **state)
 	for (int i = 0; i < 3; i++)
 		sbx_reply_free(ask(c, false, 10000));
 	wait_first_choice(old, "b/m");
+	agent_wait_at_rest(&w, 5000);
 	int fds = agent_fds(&w);
 	for (uint64_t edition = 2; edition < 12; edition++) {
 		world_agent_signal(&w, SIGHUP);

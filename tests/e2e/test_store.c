@@ -269,6 +269,9 @@ where_the_file_is_by_default(void **state)
 	struct world w;
 	char env[200];
 	world_simple(&w, 1, NULL, NULL);
+	world_agent_signal(&w, SIGTERM);
+	assert_int_equal(world_agent_wait(&w, 10000), 0);
+	world_agent_start(&w, NULL, &(struct start){ .env = (const char *[]){ "STATE_DIRECTORY", NULL } });
 	assert_int_equal(status_says(&w, (const char *[]){ "store: off", NULL }), 0);
 	world_agent_signal(&w, SIGTERM);
 	assert_int_equal(world_agent_wait(&w, 10000), 0);
@@ -294,7 +297,7 @@ without_a_store_a_report_is_not_supported(void **state)
 	struct world w;
 	struct sbx_event ev;
 	uint64_t id;
-	world_simple(&w, 1, NULL, NULL);
+	world_simple(&w, 1, NULL, "\"store\": false");
 	struct sbx_client *c = client_up(&w);
 	assert_int_equal(sbx_report(c, NULL, &id), 0);
 	assert_int_equal(sbx_next(c, 10000, &ev), 0);
@@ -323,6 +326,5 @@ main(void)
 		cmocka_unit_test(a_damaged_file_is_replaced),
 		cmocka_unit_test(a_full_disk_stops_nobody), /* last: from there on in a mount namespace of its own */
 	};
-	(void)unsetenv("STATE_DIRECTORY"); /* of whoever runs the tests */
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
