@@ -266,6 +266,7 @@ watch_signals(struct daemon *d)
 	(void)sigaddset(&set, SIGUSR1);
 	(void)sigprocmask(SIG_BLOCK, &set, NULL);
 	(void)signal(SIGPIPE, SIG_IGN);
+	(void)signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is a full disk, which store and snapshot know how to take */
 	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	return d->signal_fd < 0 ? -1 : sbx_watch_new(d->agent.loop, d->signal_fd, SBX_WATCH_IN, on_signal, d, &d->signals);
 }
