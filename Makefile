@@ -110,7 +110,7 @@ $(B)/tests/%: $(B)/obj/tests/unit/%.o $(B)/libagent.a $(B)/libsignalbox.a
 	$(Q)$(link) $^ -lcmocka $(LIBS_AGENT) -o $@
 $(B)/e2e/%: $(B)/obj/tests/e2e/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
 	@mkdir -p $(@D)
-	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lcurl -o $@
+	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lcurl -lcrypto -o $@
 $(B)/long/%: $(B)/obj/tests/long/%.o $(call obj,$(E2E_LIB)) $(B)/libsignalbox.a
 	@mkdir -p $(@D)
 	$(Q)$(link) $^ -lcmocka $(LIBS_CLIENT) -ljansson -lcurl -lsqlite3 -o $@

@@ -32,6 +32,7 @@
 #include "agent/io/session.h"
 #include "agent/io/stats.h"
 #include "agent/io/store.h"
+#include "agent/io/vkeys.h"
 #include "agent/io/warm.h"
 #include "agent/log.h"
 #include "agent/paths.h"
@@ -290,7 +291,9 @@ open_store(struct daemon *d)
 		return 0;
 	if (sbx_store_new(a->world->config->store, &a->store))
 		return -1;
-	return sbx_watch_new(a->loop, sbx_store_fd(a->store), SBX_WATCH_IN, on_reports, a->store, &d->reports);
+	if (sbx_watch_new(a->loop, sbx_store_fd(a->store), SBX_WATCH_IN, on_reports, a->store, &d->reports))
+		return -1;
+	return sbx_vkeys_open(a);
 }
 
 static void
@@ -602,6 +605,7 @@ tear_down(struct daemon *d)
 		sbx_upstream_run(a->upstream, 0); /* lets go of what was aborted */
 	reap(a);
 	sbx_store_free(a->store); /* the last attempts have ended: what they left is written */
+	sbx_vkeys_free(a);
 	sbx_publisher_free(a->publisher);
 	sbx_world_put(a->world);
 	sbx_upstream_free(a->upstream);

@@ -77,6 +77,7 @@ set_aside(struct sbx_client *c, struct sbx_inflight *req, const struct sbx_frame
 	case SBX_FRAME_STATS:
 	case SBX_FRAME_RELOADED:
 	case SBX_FRAME_REPORT:
+	case SBX_FRAME_KEY:
 		req->ended = true;
 		break;
 	default:

@@ -266,23 +266,24 @@ pack_submit(struct sbx_client *c, const struct sbx_inflight *req, const struct s
 	return sbx_frame_end(&p);
 }
 
+/* Any frame but SUBMIT. */
 static int
-pack_report(struct sbx_client *c, uint64_t id, const struct sbx_report_options *o)
+pack_fields(struct sbx_client *c, enum sbx_frame_kind kind, uint64_t id, const struct sbx_field *field, size_t n)
 {
 	struct sbx_packer p;
-	sbx_frame_begin(&p, &c->out, SBX_FRAME_REPORT, id, 1 + (o->since_unix_ms != 0) + (o->until_unix_ms != 0));
-	sbx_pack_str(&p, "by", sbx_span_of(o->by ? o->by : "target"));
-	if (o->since_unix_ms)
-		sbx_pack_uint(&p, "since_unix_ms", o->since_unix_ms);
-	if (o->until_unix_ms)
-		sbx_pack_uint(&p, "until_unix_ms", o->until_unix_ms);
+	sbx_frame_begin(&p, &c->out, kind, id, (uint32_t)n);
+	for (; n; n--, field++) {
+		if (field->text)
+			sbx_pack_str(&p, field->name, sbx_span_of(field->text));
+		else
+			sbx_pack_uint(&p, field->name, field->number);
+	}
 	return sbx_frame_end(&p);
 }
 
-/* Queues the frame that starts a request, SUBMIT (options), REPORT (report) or STATS and RELOAD (neither), and sends what the
- * socket takes. */
+/* Queues the frame that starts a request, SUBMIT (options) or another (fields), and sends what the socket takes. */
 static int
-start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_options *o, const struct sbx_report_options *report,
+start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_options *o, const struct sbx_field *field, size_t n_fields,
       struct sbx_reply *gather, struct sbx_inflight **ret_req)
 {
 	if (c->n_inflight >= SBX_INFLIGHT_MAX)
@@ -299,16 +300,7 @@ start(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_request_o
 		return sbx_fail(c, -SBX_ENOMEM, "out of memory for a request");
 	size_t frame_at = c->out.n;
 	req->gather = gather;
-	int rc;
-	if (o) {
-		rc = pack_submit(c, req, o);
-	} else if (report) {
-		rc = pack_report(c, req->id, report);
-	} else {
-		struct sbx_packer p;
-		sbx_frame_begin(&p, &c->out, kind, req->id, 0);
-		rc = sbx_frame_end(&p);
-	}
+	int rc = o ? pack_submit(c, req, o) : pack_fields(c, kind, req->id, field, n_fields);
 	if (rc == 0 && o) {
 		req->restart = o->restart || gather;
 		req->deadline_ns = o->deadline_ms ? sbx_now_ns() + o->deadline_ms * 1000000ull : 0;
@@ -346,7 +338,7 @@ sbx_submit_for(struct sbx_client *c, const struct sbx_request_options *options, 
 		rc = copy_options(c, &o, sizeof o, options, options->size, offsetof(struct sbx_request_options, operation));
 	if (rc == 0)
 		rc = check_options(c, &o);
-	return rc ? rc : start(c, SBX_FRAME_SUBMIT, &o, NULL, gather, ret_req);
+	return rc ? rc : start(c, SBX_FRAME_SUBMIT, &o, NULL, 0, gather, ret_req);
 }
 
 int
@@ -360,12 +352,12 @@ sbx_submit(struct sbx_client *c, const struct sbx_request_options *options, uint
 }
 
 static int
-ask_agent(struct sbx_client *c, enum sbx_frame_kind kind, uint64_t *ret_id)
+ask_agent(struct sbx_client *c, enum sbx_frame_kind kind, const struct sbx_field *field, size_t n, uint64_t *ret_id)
 {
 	struct sbx_inflight *req;
 	int rc = sbx_enter(c);
 	if (rc == 0)
-		rc = start(c, kind, NULL, NULL, NULL, &req);
+		rc = start(c, kind, NULL, field, n, NULL, &req);
 	if (rc == 0)
 		*ret_id = req->id;
 	return rc;
@@ -374,30 +366,34 @@ ask_agent(struct sbx_client *c, enum sbx_frame_kind kind, uint64_t *ret_id)
 int
 sbx_stats(struct sbx_client *c, uint64_t *ret_id)
 {
-	return ask_agent(c, SBX_FRAME_STATS, ret_id);
+	return ask_agent(c, SBX_FRAME_STATS, NULL, 0, ret_id);
 }
 
 int
 sbx_reload(struct sbx_client *c, uint64_t *ret_id)
 {
-	return ask_agent(c, SBX_FRAME_RELOAD, ret_id);
+	return ask_agent(c, SBX_FRAME_RELOAD, NULL, 0, ret_id);
 }
 
 int
 sbx_report(struct sbx_client *c, const struct sbx_report_options *options, uint64_t *ret_id)
 {
 	struct sbx_report_options o = SBX_REPORT_INIT;
-	struct sbx_inflight *req;
-	int rc = sbx_enter(c);
-	if (rc == 0 && options)
-		rc = copy_options(c, &o, sizeof o, options, options->size, sizeof o);
+	int rc = options ? copy_options(c, &o, sizeof o, options, options->size, sizeof o) : 0;
 	if (rc == 0 && o.by && (!*o.by || strlen(o.by) > REPORT_BY_MAX_BYTES))
 		rc = sbx_fail(c, -SBX_EINVAL, "`by` is the name of a kind of row");
-	if (rc == 0)
-		rc = start(c, SBX_FRAME_REPORT, NULL, &o, NULL, &req);
-	if (rc == 0)
-		*ret_id = req->id;
-	return rc;
+	const struct sbx_field field[] = {
+		{ "by", o.by ? o.by : "target", 0 },
+		{ "since_unix_ms", NULL, o.since_unix_ms },
+		{ "until_unix_ms", NULL, o.until_unix_ms },
+	};
+	return rc ? rc : ask_agent(c, SBX_FRAME_REPORT, field, o.until_unix_ms ? 3 : 2, ret_id);
+}
+
+int
+sbx_keys(struct sbx_client *c, const struct sbx_field *field, size_t n, uint64_t *ret_id)
+{
+	return ask_agent(c, SBX_FRAME_KEY, field, n, ret_id);
 }
 
 int
@@ -543,6 +539,7 @@ frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_even
 	case SBX_FRAME_STATS:
 	case SBX_FRAME_RELOADED:
 	case SBX_FRAME_REPORT:
+	case SBX_FRAME_KEY:
 		return end_event(c, frame, req, ev);
 	default:
 		return 0; /* of a later version */

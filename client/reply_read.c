@@ -322,7 +322,7 @@ sbx_reply_read(struct sbx_reply *r, const struct sbx_frame *frame)
 		if (r->status == 0)
 			r->status = sbx_code_status(r->code);
 		break;
-	default: /* STATS, RELOADED, REPORT */
+	default: /* STATS, RELOADED, REPORT, KEY */
 		sbx_buf_init(&name, SBX_FRAME_MAX_BYTES);
 		rc = flatten(r, &name, &frame->map);
 		sbx_buf_fini(&name);

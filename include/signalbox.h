@@ -129,7 +129,7 @@ enum sbx_note {
 	SBX_NOTE_RESET,        /* forget all that came for this request; it starts over */
 	SBX_NOTE_DONE,         /* last: reply */
 	SBX_NOTE_ERROR,        /* last: reply */
-	SBX_NOTE_STATS,        /* last: the answer to sbx_stats(), sbx_reload(), sbx_report(): reply */
+	SBX_NOTE_STATS,        /* last: the answer to sbx_stats(), sbx_reload(), sbx_report(), sbx_keys(): reply */
 };
 
 struct sbx_event {
@@ -408,6 +408,15 @@ struct sbx_report_options {
  * SBX_NOTE_ERROR, SBX_CODE_UNSUPPORTED: no store is configured; SBX_CODE_BUSY: it cannot be read now, and the message says why.
  * options NULL = all by target. Returns as sbx_submit(). Since 0.1. */
 SBX_API int sbx_report(struct sbx_client *c, const struct sbx_report_options *options, uint64_t *ret_id);
+
+/* What is asked about virtual keys, as KEY in signalbox/wire.h has it: { "do", "list", 0 }, ... */
+struct sbx_field {
+	const char *name, *text; /* text NULL = the number */
+	uint64_t number;
+};
+/* Answered by SBX_NOTE_STATS with the fields of the answer, those of a list as "key.ID.tenant" ..., or by SBX_NOTE_ERROR. All but
+ * "check" on the admin socket. Returns as sbx_submit(). Since 0.1. */
+SBX_API int sbx_keys(struct sbx_client *c, const struct sbx_field *fields, size_t n, uint64_t *ret_id);
 
 /* ---- for an event loop of your own ---- */
 SBX_API int sbx_fd(const struct sbx_client *c);             /* -1 while not connected; may change at a submit */

@@ -21,6 +21,7 @@ static const struct row {
 	{SBX_CODE_NOT_FOUND, "invalid_request_error", "model_not_found"},
 	{SBX_CODE_TOO_LARGE, "invalid_request_error", "request_too_large"},
 	{SBX_CODE_FORBIDDEN, "permission_error", "forbidden"},
+	{SBX_CODE_INVALID_KEY, "invalid_request_error", "invalid_api_key"},
 	{SBX_CODE_REJECTED, "invalid_request_error", NULL},
 	{SBX_CODE_CONTEXT_LENGTH, "invalid_request_error", "context_length_exceeded"},
 	{SBX_CODE_CONTENT_FILTER, "invalid_request_error", "content_filter"},

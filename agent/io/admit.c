@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "agent/core/wish.h"
+#include "agent/io/vkeys.h"
 #include "agent/io/whom.h"
 
 int
@@ -125,6 +126,8 @@ sbx_admit_request(struct sbx_exchange *ex, const struct sbx_submit *submit, uint
 		(void)snprintf(r->param, sizeof r->param, "%s", routing->tags_param);
 		return sbx_refuse(r, SBX_CODE_UNSUPPORTED, -1, "tags are kept by the store, and this agent has none: see \"store\" in its configuration");
 	}
+	if (sbx_vkeys_admit(agent, submit, &ex->ask, routing, r))
+		return -SBX_EINVAL;
 	ex->want_cost = routing && routing->want_cost;
 	ex->client_usage = ex->ask.body_include_usage || ex->want_cost;
 	sbx_request_init(&ex->req, submit->has_stream ? submit->stream : ex->ask.body_stream, submit->restart,

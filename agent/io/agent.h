@@ -40,6 +40,9 @@
 	X(credit_stalls, "times a provider's stream waited for its client")                                                    \
 	X(warm_ups, "connections opened ahead of need, or kept so")                                                             \
 	X(warm_ups_failed, "tries at that which found no provider")                                                            \
+	X(key_checks, "virtual keys that doors asked about")                                                                   \
+	X(key_checks_failed, "of them, of no active key")                                                                      \
+	X(key_checks_limited, "not answered: faster than is allowed")                                                          \
 	X(reloads, "configurations taken over")                                                                                \
 	X(reloads_refused, "configurations refused")
 
@@ -65,6 +68,7 @@ struct sbx_exchange;
 struct sbx_leg;
 struct sbx_store;
 struct sbx_warmer;
+struct sbx_vkeys;
 struct sbx_listen_socket;
 
 struct sbx_agent {
@@ -73,6 +77,7 @@ struct sbx_agent {
 	struct sbx_upstream *upstream;
 	struct sbx_world *world;         /* the current one; requests hold their own reference */
 	struct sbx_store *store;         /* NULL = none is configured */
+	struct sbx_vkeys *vkeys;         /* virtual keys; NULL before the store is opened, and without one */
 	struct sbx_publisher *publisher; /* of its board */
 	struct sbx_warmer *warmer;       /* opens connections ahead of need; NULL = nobody does */
 	struct sbx_json_scratch scratch;

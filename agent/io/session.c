@@ -14,6 +14,8 @@
 #include "agent/io/handover.h"
 #include "agent/io/report.h"
 #include "agent/io/stats.h"
+#include "agent/io/vkeys.h"
+#include "agent/io/whom.h"
 #include "agent/log.h"
 #include "client/wire.h"
 
@@ -125,6 +127,7 @@ session_die(struct sbx_session *s, bool flush)
 		sbx_exchange_orphan(ex);
 	}
 	sbx_report_forget(agent, s);
+	sbx_vkeys_forget(agent, s);
 	sbx_handover_forget(agent, s);
 	sbx_timer_cancel(&agent->timers, &s->timer);
 	sbx_stream_close(s->stream, flush, LINGER_NS);
@@ -234,7 +237,7 @@ on_timeout(void *arg, uint64_t now_ns)
 /* The keys of every frame but SUBMIT, which has a table of its own. */
 static const struct {
 	enum sbx_frame_kind kind;
-	const char *name, *key[3];
+	const char *name, *key[9];
 } small_frames[] = {
 	{ SBX_FRAME_HELLO, "HELLO", { "version", "client" } },
 	{ SBX_FRAME_CANCEL, "CANCEL", { NULL } },
@@ -243,6 +246,7 @@ static const struct {
 	{ SBX_FRAME_RELOAD, "RELOAD", { NULL } },
 	{ SBX_FRAME_TAKEOVER, "TAKEOVER", { NULL } },
 	{ SBX_FRAME_SERVING, "SERVING", { NULL } },
+	{ SBX_FRAME_KEY, "KEY", { "do", "tenant", "name", "models", "expires_unix_s", "key", "grace_s", "from", "sha256" } },
 	{ SBX_FRAME_REPORT, "REPORT", { "since_unix_ms", "until_unix_ms", "by" } },
 };
 
@@ -453,6 +457,9 @@ on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
 		break;
 	case SBX_FRAME_REPORT:
 		sbx_report_on_frame(s->agent, s, &frame);
+		break;
+	case SBX_FRAME_KEY:
+		sbx_vkeys_on_frame(s->agent, s, s->admin, sbx_whom_trusts(s->agent, s->peer), &frame);
 		break;
 	default:
 		(void)snprintf(why, sizeof why, "kind %u is no frame that a client sends", frame.kind);

@@ -37,8 +37,14 @@
 _Static_assert(RING_SLOTS >= SBX_STORE_ROWS_MAX && (RING_SLOTS & (RING_SLOTS - 1)) == 0, "slots are picked by a mask");
 _Static_assert((SBX_STORE_QUERIES_MAX & (SBX_STORE_QUERIES_MAX - 1)) == 0, "so are queries");
 
+enum question_kind { ASK_REPORT, ASK_KEYS, PUT_KEY };
+
 struct question {
+	enum question_kind kind;
 	struct sbx_store_report report; /* the writer's until done, then the loop's */
+	struct sbx_vkey *put;           /* likewise; owned */
+	struct sbx_store_keys keys;     /* likewise */
+	sbx_store_keys_fn *keys_fn;     /* the loop's */
 	sbx_store_report_fn *fn;        /* NULL = nobody wants it any more; the loop's, as are the next two */
 	void *arg;
 	uint64_t id;
@@ -265,11 +271,13 @@ answer_one(struct sbx_store *s)
 	uint64_t done = s->done;
 	if (done == s->asked)
 		return;
-	struct sbx_store_report *report = &s->question[done & (SBX_STORE_QUERIES_MAX - 1)].report;
+	struct question *q = &s->question[done & (SBX_STORE_QUERIES_MAX - 1)];
 	struct sbx_store_trouble t;
-	report->rc = -SBX_EBUSY;
+	q->report.rc = q->keys.rc = -SBX_EBUSY;
 	s->question_until_ns = clock_ns() + SBX_STORE_QUERY_NS;
-	if (s->db && sbx_store_db_report(s->db, report, out_of_patience, s, &t))
+	if (s->db && ((q->kind == ASK_REPORT && sbx_store_db_report(s->db, &q->report, out_of_patience, s, &t)) ||
+	              (q->kind == ASK_KEYS && sbx_store_db_keys(s->db, &q->keys, &t)) ||
+	              (q->kind == PUT_KEY && sbx_store_db_key_put(s->db, q->put, &q->keys.rc, &t) && q->keys.rc == -SBX_EBUSY)))
 		on_trouble(s, &t);
 	s->done = done + 1;
 	ring_bell(s->done_fd);
@@ -385,6 +393,14 @@ sbx_store_new(const char *path, struct sbx_store **ret_store)
 	return 0;
 }
 
+static void
+end_question(struct question *q)
+{
+	sbx_store_report_fini(&q->report);
+	sbx_store_keys_fini(&q->keys);
+	free(q->put);
+}
+
 void
 sbx_store_free(struct sbx_store *s)
 {
@@ -395,7 +411,7 @@ sbx_store_free(struct sbx_store *s)
 	(void)pthread_join(s->thread, NULL); /* it is ours, and joined once */
 	free_rows(s, s->head);
 	for (uint32_t i = 0; i < SBX_STORE_QUERIES_MAX; i++)
-		sbx_store_report_fini(&s->question[i].report);
+		end_question(&s->question[i]);
 	(void)close(s->wake_fd);
 	(void)close(s->done_fd);
 	free(s->path);
@@ -491,16 +507,38 @@ sbx_store_path(const struct sbx_store *s)
 	return s->path;
 }
 
-int
-sbx_store_ask(struct sbx_store *s, const struct sbx_store_query *query, sbx_store_report_fn *fn, void *arg, uint64_t id)
+static int
+ask(struct sbx_store *s, const struct question *q)
 {
 	uint64_t asked = s->asked;
 	if (asked - s->taken >= SBX_STORE_QUERIES_MAX)
 		return -SBX_EBUSY;
-	s->question[asked & (SBX_STORE_QUERIES_MAX - 1)] = (struct question){ .report = { .query = *query }, .fn = fn, .arg = arg, .id = id };
+	s->question[asked & (SBX_STORE_QUERIES_MAX - 1)] = *q;
 	s->asked = asked + 1;
 	ring_bell(s->wake_fd);
 	return 0;
+}
+
+int
+sbx_store_ask(struct sbx_store *s, const struct sbx_store_query *query, sbx_store_report_fn *fn, void *arg, uint64_t id)
+{
+	return ask(s, &(struct question){ .kind = ASK_REPORT, .report = { .query = *query }, .fn = fn, .arg = arg, .id = id });
+}
+
+int
+sbx_store_key_load(struct sbx_store *s, sbx_store_keys_fn *fn, void *arg)
+{
+	return ask(s, &(struct question){ .kind = ASK_KEYS, .keys_fn = fn, .arg = arg });
+}
+
+int
+sbx_store_key_put(struct sbx_store *s, const struct sbx_vkey *key, sbx_store_keys_fn *fn, void *arg)
+{
+	struct sbx_vkey *copy = sbx_vkey_copy(key);
+	int rc = copy ? ask(s, &(struct question){ .kind = PUT_KEY, .put = copy, .keys_fn = fn, .arg = arg }) : -SBX_ENOMEM;
+	if (rc)
+		free(copy);
+	return rc;
 }
 
 int
@@ -519,7 +557,9 @@ sbx_store_collect(struct sbx_store *s)
 		s->taken++; /* first: the callee may ask again */
 		if (q.fn)
 			q.fn(q.arg, q.id, &q.report);
-		sbx_store_report_fini(&q.report);
+		if (q.keys_fn)
+			q.keys_fn(q.arg, &q.keys);
+		end_question(&q);
 	}
 }
 

@@ -25,6 +25,9 @@
  * second agent out (it waits, its rows in memory), and the file itself is held in exclusive locking mode: nothing else, not
  * even a reader, can open it while the agent lives. Reports go through the agent.
  *
+ * Virtual keys (agent/core/keyring.h) are kept here as well. A key is written by itself, and its change is acknowledged when it is
+ * on the disk; where the file cannot be used the change is refused.
+ *
  * Not here: budgets, leases and idempotency keys, and the deletion of old rows.
  */
 #ifndef SBX_AGENT_IO_STORE_H
@@ -34,11 +37,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "agent/core/keyring.h"
+
 #define SBX_STORE_ROWS_MAX 10000       /* about 10 MiB; half a minute of a busy host */
 #define SBX_STORE_BATCH_ROWS 256       /* at which a batch waits for no more */
 #define SBX_STORE_BATCH_NS 5000000ull  /* that a row waits for company: 200 syncs a second at most */
 #define SBX_STORE_TEXT_MAX_BYTES 8192  /* of each text of a row; longer ones are cut */
-#define SBX_STORE_QUERIES_MAX 16       /* reports that wait or run */
+#define SBX_STORE_QUERIES_MAX 16       /* reports, and changes of keys, that wait or run */
 #define SBX_STORE_QUERY_NS 2000000000ull /* a report that takes longer is given up: rows wait behind it */
 #define SBX_STORE_GROUPS_MAX 1000      /* lines of a report; the total counts all */
 
@@ -178,5 +183,19 @@ int sbx_store_ask(struct sbx_store *store, const struct sbx_store_query *query, 
 int sbx_store_fd(const struct sbx_store *store);           /* readable when something is to be collected */
 void sbx_store_collect(struct sbx_store *store);           /* hands out the reports that are done */
 void sbx_store_forget(struct sbx_store *store, const void *arg); /* whoever asked with `arg` is gone: nobody is called */
+
+/* ---- virtual keys ---- */
+
+struct sbx_store_keys {
+	int rc;                      /* 0; -SBX_EBUSY the file cannot be used now, or has failed: then it is not known whether the change is
+	                              * there; -SBX_EINVAL it was refused; -SBX_ENOMEM */
+	struct sbx_vkey **key;       /* of a load: each, and the list, on the heap */
+	uint32_t n;
+};
+/* Called from sbx_store_collect(). Keys may be taken out: NULL is left in their place. */
+typedef void sbx_store_keys_fn(void *arg, struct sbx_store_keys *keys);
+/* Both copy, and return 0; -SBX_EBUSY too much is asked for already; -SBX_ENOMEM. */
+int sbx_store_key_put(struct sbx_store *store, const struct sbx_vkey *key, sbx_store_keys_fn *fn, void *arg);
+int sbx_store_key_load(struct sbx_store *store, sbx_store_keys_fn *fn, void *arg); /* all that are not revoked */
 
 #endif

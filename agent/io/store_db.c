@@ -24,7 +24,7 @@
 
 struct sbx_store_db {
 	sqlite3 *sql;
-	sqlite3_stmt *insert, *begin, *commit, *rollback;
+	sqlite3_stmt *insert, *begin, *commit, *rollback, *key_put, *keys;
 	sqlite3_stmt *report[SBX_STORE_BY__COUNT];
 };
 
@@ -68,7 +68,28 @@ static const struct migration migrations[SBX_STORE_SCHEMA] = {
 	  "ALTER TABLE attempt ADD COLUMN key_id TEXT;"
 	  "ALTER TABLE attempt ADD COLUMN end_user TEXT;"
 	  "ALTER TABLE attempt ADD COLUMN tags TEXT;" }, /* a JSON list of texts */
+	{ "virtual keys", /* what attempt.key_id names, revoked ones included. A secret is never here */
+	  "CREATE TABLE key ("
+	  " id TEXT PRIMARY KEY CHECK (length(id) BETWEEN 1 AND 20),"
+	  " hash BLOB NOT NULL UNIQUE CHECK (length(hash) = 32)," /* SHA-256 of the secret */
+	  " old_hash BLOB CHECK (length(old_hash) = 32)," /* of the one before, and until when it holds */
+	  " old_until_unix_s INTEGER CHECK ((old_until_unix_s IS NULL) = (old_hash IS NULL)),"
+	  " tenant TEXT NOT NULL,"
+	  " name TEXT NOT NULL,"
+	  " models TEXT NOT NULL," /* with commas between; '' = all */
+	  " created_unix_s INTEGER NOT NULL,"
+	  " expires_unix_s INTEGER," /* NULL = never */
+	  " revoked_unix_s INTEGER) STRICT;" },
 };
+
+/* A key that is there gets another secret, or is revoked; all else of it stays. */
+static const char key_put_sql[] =
+	"INSERT INTO key (id, hash, old_hash, old_until_unix_s, tenant, name, models, created_unix_s, expires_unix_s, revoked_unix_s)"
+	" VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT (id) DO UPDATE SET hash = excluded.hash, old_hash = excluded.old_hash,"
+	" old_until_unix_s = excluded.old_until_unix_s, revoked_unix_s = excluded.revoked_unix_s";
+static const char keys_sql[] =
+	"SELECT id, hash, old_hash, old_until_unix_s, tenant, name, models, created_unix_s, expires_unix_s FROM key"
+	" WHERE revoked_unix_s IS NULL ORDER BY created_unix_s, id";
 
 /* In the order of fill(). A row that is there already was committed before its commit seemed to fail. */
 static const char insert_sql[] =
@@ -306,7 +327,8 @@ prepare(struct sbx_store_db *db, struct sbx_store_trouble *t)
 	const struct {
 		const char *sql;
 		sqlite3_stmt **to;
-	} fixed[] = { { insert_sql, &db->insert }, { "BEGIN IMMEDIATE", &db->begin }, { "COMMIT", &db->commit }, { "ROLLBACK", &db->rollback } };
+	} fixed[] = { { insert_sql, &db->insert }, { "BEGIN IMMEDIATE", &db->begin }, { "COMMIT", &db->commit }, { "ROLLBACK", &db->rollback },
+		    { key_put_sql, &db->key_put }, { keys_sql, &db->keys } };
 	for (size_t i = 0; i < sizeof fixed / sizeof fixed[0]; i++)
 		if (sqlite3_prepare_v3(db->sql, fixed[i].sql, -1, SQLITE_PREPARE_PERSISTENT, fixed[i].to, NULL) != SQLITE_OK)
 			goto fail;
@@ -363,6 +385,8 @@ sbx_store_db_close(struct sbx_store_db *db, bool well)
 	(void)sqlite3_finalize(db->begin);
 	(void)sqlite3_finalize(db->commit);
 	(void)sqlite3_finalize(db->rollback);
+	(void)sqlite3_finalize(db->key_put);
+	(void)sqlite3_finalize(db->keys);
 	for (size_t i = 0; i < SBX_STORE_BY__COUNT; i++)
 		(void)sqlite3_finalize(db->report[i]);
 	if (db->sql && !well) /* a disk that just failed is no place to move pages on */
@@ -550,4 +574,89 @@ sbx_store_report_fini(struct sbx_store_report *report)
 	free(report->group);
 	report->group = NULL;
 	report->n_groups = 0;
+}
+
+/* ==== keys ==== */
+
+static int
+bind_time(sqlite3_stmt *s, int i, int64_t unix_s)
+{
+	return unix_s ? sqlite3_bind_int64(s, i, unix_s) : sqlite3_bind_null(s, i);
+}
+
+int
+sbx_store_db_key_put(struct sbx_store_db *db, const struct sbx_vkey *k, int *ret_rc, struct sbx_store_trouble *ret_trouble)
+{
+	sqlite3_stmt *s = db->key_put;
+	int rc = 0, i = 0;
+	rc |= bind_text(s, ++i, k->id);
+	rc |= sqlite3_bind_blob(s, ++i, k->hash, sizeof k->hash, SQLITE_STATIC);
+	rc |= k->old_until_unix_s ? sqlite3_bind_blob(s, ++i, k->old_hash, sizeof k->old_hash, SQLITE_STATIC) : sqlite3_bind_null(s, ++i);
+	rc |= bind_time(s, ++i, k->old_until_unix_s);
+	rc |= bind_text(s, ++i, k->tenant);
+	rc |= bind_text(s, ++i, k->name);
+	rc |= bind_text(s, ++i, k->models);
+	rc |= sqlite3_bind_int64(s, ++i, k->created_unix_s);
+	rc |= bind_time(s, ++i, k->expires_unix_s);
+	rc |= bind_time(s, ++i, k->revoked_unix_s);
+	const bool done = rc == 0 && step_once(s) == 0; /* alone it is a transaction */
+	*ret_rc = 0;
+	if (!done) {
+		(void)fail_sql(ret_trouble, db->sql);
+		*ret_rc = is_about_the_file(ret_trouble->code) ? -SBX_EBUSY : -SBX_EINVAL;
+	}
+	(void)sqlite3_clear_bindings(s); /* they point into the key */
+	return done ? 0 : -1;
+}
+
+/* The row that a statement stands on. NULL = no memory, or a row that this program did not write. */
+static struct sbx_vkey *
+read_key(sqlite3_stmt *s)
+{
+	struct sbx_vkey k = { .old_until_unix_s = sqlite3_column_int64(s, 3), .created_unix_s = sqlite3_column_int64(s, 7), .expires_unix_s = sqlite3_column_int64(s, 8) };
+	const char *id = (const char *)sqlite3_column_text(s, 0);
+	const void *hash = sqlite3_column_blob(s, 1), *old = sqlite3_column_blob(s, 2);
+	k.tenant = (const char *)sqlite3_column_text(s, 4);
+	k.name = (const char *)sqlite3_column_text(s, 5);
+	k.models = (const char *)sqlite3_column_text(s, 6);
+	if (!id || strlen(id) >= sizeof k.id || !hash || sqlite3_column_bytes(s, 1) != sizeof k.hash || !k.tenant || !k.name || !k.models ||
+	    (k.old_until_unix_s && (!old || sqlite3_column_bytes(s, 2) != sizeof k.old_hash)))
+		return NULL;
+	(void)snprintf(k.id, sizeof k.id, "%s", id);
+	memcpy(k.hash, hash, sizeof k.hash);
+	if (k.old_until_unix_s)
+		memcpy(k.old_hash, old, sizeof k.old_hash);
+	return sbx_vkey_copy(&k);
+}
+
+int
+sbx_store_db_keys(struct sbx_store_db *db, struct sbx_store_keys *keys, struct sbx_store_trouble *ret_trouble)
+{
+	int rc, failed = 0;
+	keys->rc = 0;
+	while ((rc = sqlite3_step(db->keys)) == SQLITE_ROW && !keys->rc) {
+		struct sbx_vkey **more = reallocarray(keys->key, keys->n + 1, sizeof *more);
+		if (more)
+			keys->key = more;
+		struct sbx_vkey *key = more ? read_key(db->keys) : NULL;
+		if (key)
+			keys->key[keys->n++] = key;
+		else
+			keys->rc = -SBX_ENOMEM;
+	}
+	if (rc != SQLITE_DONE && !keys->rc) {
+		keys->rc = -SBX_EBUSY;
+		failed = fail_sql(ret_trouble, db->sql);
+	}
+	(void)sqlite3_reset(db->keys); /* repeats the error */
+	return failed;
+}
+
+void
+sbx_store_keys_fini(struct sbx_store_keys *keys)
+{
+	for (uint32_t i = 0; i < keys->n; i++)
+		free(keys->key[i]);
+	free(keys->key);
+	*keys = (struct sbx_store_keys){ .rc = 0 };
 }

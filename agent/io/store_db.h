@@ -10,7 +10,7 @@
 
 #include "agent/io/store.h"
 
-#define SBX_STORE_SCHEMA 2 /* user_version of what this release writes; the steps to it are in store_db.c */
+#define SBX_STORE_SCHEMA 3 /* user_version of what this release writes; the steps to it are in store_db.c */
 
 struct sbx_store_db;
 
@@ -49,5 +49,12 @@ typedef bool sbx_store_stop_fn(void *arg);
 int sbx_store_db_report(struct sbx_store_db *db, struct sbx_store_report *report, sbx_store_stop_fn *stop, void *arg,
                         struct sbx_store_trouble *ret_trouble);
 void sbx_store_report_fini(struct sbx_store_report *report);
+
+/* One key, as it is now, in a transaction of its own. 0: it is on the disk. -1, with the trouble and *ret_rc: -SBX_EBUSY the file has
+ * failed; -SBX_EINVAL SQLite refuses this key for itself. */
+int sbx_store_db_key_put(struct sbx_store_db *db, const struct sbx_vkey *key, int *ret_rc, struct sbx_store_trouble *ret_trouble);
+/* All that are not revoked. 0 or -1 as above; the keys have a code in any case. */
+int sbx_store_db_keys(struct sbx_store_db *db, struct sbx_store_keys *keys, struct sbx_store_trouble *ret_trouble);
+void sbx_store_keys_fini(struct sbx_store_keys *keys);
 
 #endif

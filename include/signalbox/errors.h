@@ -33,7 +33,8 @@
 	X(SBX_CODE_UNSUPPORTED, "unsupported", 400)          /* understood, but this agent does not do it */                   \
 	X(SBX_CODE_UNKNOWN_MODEL, "unknown_model", 404)      /* no route or model of that name; the message names the nearest */ \
 	X(SBX_CODE_TOO_LARGE, "too_large", 413)              /* body above the limit */                                        \
-	X(SBX_CODE_FORBIDDEN, "forbidden", 403)              /* this peer may not do that */                                   \
+	X(SBX_CODE_FORBIDDEN, "forbidden", 403)              /* this peer, or this key, may not do that */                     \
+	X(SBX_CODE_INVALID_KEY, "invalid_key", 401)          /* there is no such virtual key, or it has expired or was revoked */ \
 	/* what the providers said of it */                                                                                    \
 	X(SBX_CODE_REJECTED, "rejected", 400)                /* the provider refuses this request; another would too */        \
 	X(SBX_CODE_CONTEXT_LENGTH, "context_length", 400)    /* too long for every target */                                   \

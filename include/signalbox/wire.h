@@ -53,7 +53,9 @@
  *     idempotency_key str  at most 255 printable characters; passed on to providers that are configured to take it
  *     principal map      for whom: tenant, key, user, each str of 1 to 255 printable ASCII characters, or absent. Taken from the
  *                        user ids of the configuration's listen.trusted_uids, the agent's own and root's; from others "forbidden".
- *                        The share of what may be in flight is then the tenant's, else the peer's; the store keeps all three
+ *                        The share of what may be in flight is then the tenant's, else the peer's; the store keeps all three. A
+ *                        key that begins with "key-" is a virtual one: "invalid_key" where it is not active, "forbidden" where it is
+ *                        another tenant's, or may not ask for a name of the request's
  *     tags map, max_cost_nanousd uint, and any other key: "unsupported", never accepted and ignored
  *   CANCEL         {}
  *   CREDIT         bytes uint, added to what is left
@@ -62,6 +64,16 @@
  *     since_unix_ms, until_unix_ms uint   from and, exclusive, to; default 0 and now
  *     by str             "target" (default), "model", "class", "route", "user" (of the host), "tenant", "key": what a row of the answer is
  *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
+ *   KEY     id n   virtual keys, which programs show to a door in the place of a provider's; answered by KEY or by ERROR:
+ *     do str             "create", "rotate", "revoke", "list": the admin socket only; "check": from whoever's principal would be taken
+ *     tenant str         of create: whom its requests are for, 1 to 255 printable ASCII characters
+ *     name str           of create: for people, at most 64 printable ASCII characters
+ *     models str         of create: the names that requests may ask for, as they write them, with commas between; default: all
+ *     expires_unix_s uint  of create; default: never
+ *     key str            of rotate and revoke: the key's id
+ *     grace_s uint       of rotate: how long the old secret holds beside the new one; default 86400, at most 2592000
+ *     from uint          of list; default 0
+ *     sha256 str         of check: of the secret that was shown, in 64 hex digits. The secret itself is never asked for
  *   TAKEOVER id n  {} : the admin socket only; see TAKING OVER
  *   SERVING id n   {} : the same
  *
@@ -106,6 +118,13 @@
  *                  of the new configuration
  *   REPORT         since_unix_ms, until_unix_ms uint; by str; total FIGURES; row map of name -> FIGURES, most attempts first;
  *                  left_out uint: rows beyond the limit, counted in total
+ *
+ *   KEY            of create and rotate: key str, secret str (shown this once; the agent keeps its SHA-256), and ABOUT
+ *                  of revoke: key str
+ *                  of list: key map of id -> ABOUT; next uint: there is more, from there on
+ *                  of check: key str, tenant str, models str, expires_unix_s uint|nil; ERROR "invalid_key" where no active key has it
+ *     ABOUT: tenant, name, models str; state str: "active", "expired", "revoked" (and not yet durable); created_unix_s uint;
+ *     expires_unix_s uint|nil; old_until_unix_s uint|nil: until then the secret before the last rotation holds too
  *
  * DONE: provider str, model str (as the provider calls it), target str "provider/model", finish str|nil, usage USAGE|nil,
  *   usage_raw str|nil (the provider's own object), cost_nanousd int|nil, cost_status str if nil, total_ms uint,
@@ -171,6 +190,7 @@ enum sbx_frame_kind {
 	SBX_FRAME_REPORT = 7, /* both ways */
 	SBX_FRAME_TAKEOVER = 8,
 	SBX_FRAME_SERVING = 9,
+	SBX_FRAME_KEY = 10, /* both ways */
 	/* agent to client */
 	SBX_FRAME_WELCOME = 32,
 	SBX_FRAME_ACCEPTED = 33,

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define WORD_MAX_BYTES 32 /* longer ones are near to nothing */
 
@@ -31,6 +32,41 @@ parse_seconds(const char *text, uint32_t max_ms, uint32_t *ret_ms)
 	if (errno || end == text || *end || !isfinite(seconds) || seconds * 1000 < 1 || seconds * 1000 > max_ms)
 		return false;
 	*ret_ms = (uint32_t)(seconds * 1000);
+	return true;
+}
+
+bool
+parse_span(const char *text, uint64_t *ret_ms)
+{
+	static const struct {
+		char unit;
+		uint64_t ms;
+	} units[] = { { 's', 1000 }, { 'm', 60000 }, { 'h', 3600000 }, { 'd', 86400000 }, { 'w', 604800000 } };
+	size_t n = strspn(text, "0123456789");
+	if (n == 0 || n > 9 || !text[n] || text[n + 1])
+		return false;
+	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
+		if (text[n] == units[i].unit) {
+			*ret_ms = strtoull(text, NULL, 10) * units[i].ms;
+			return true;
+		}
+	return false;
+}
+
+bool
+parse_date(const char *text, uint64_t *ret_unix_ms)
+{
+	struct tm tm = { 0 }, same;
+	const char *end = strptime(text, "%Y-%m-%d", &tm);
+	if (end && (*end == 'T' || *end == ' '))
+		end = strptime(end + 1, "%H:%M", &tm);
+	if (!end || *end)
+		return false;
+	same = tm;
+	time_t t = timegm(&same);
+	if (t < 0 || same.tm_mday != tm.tm_mday || same.tm_mon != tm.tm_mon)
+		return false;
+	*ret_unix_ms = (uint64_t)t * 1000;
 	return true;
 }
 

@@ -30,12 +30,17 @@ int cmd_health(int argc, char **argv);
 int cmd_status(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_stats(int argc, char **argv);
+int cmd_key(int argc, char **argv);
 
 /* ---- arguments (args.c) ---- */
 /* Says what is wrong with the arguments of `command` and where help is. CLI_USAGE. */
 int usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* Seconds, decimals allowed, as milliseconds from 1 to max_ms. */
 bool parse_seconds(const char *text, uint32_t max_ms, uint32_t *ret_ms);
+/* "90s", "30m", "24h", "7d", "4w" as milliseconds. */
+bool parse_span(const char *text, uint64_t *ret_ms);
+/* "2026-03-01" or "2026-03-01T14:30", UTC, as milliseconds since 1970. There is no 30th of February. */
+bool parse_date(const char *text, uint64_t *ret_unix_ms);
 /* The word that was most likely meant; NULL = none is near. words: NULL-terminated. */
 const char *nearest_word(const char *word, const char *const *words);
 
@@ -90,6 +95,8 @@ void table_fini(struct table *t);
 /* ---- JSON (term.c) ---- */
 json_t *json_text(const char *text, size_t n); /* null when it is not UTF-8 */
 void json_print_line(const json_t *value);     /* to standard output; takes no reference */
+/* The fields of a reply to other questions than SUBMIT, as the agent said them: members of its maps are members of objects again. */
+void json_add_fields(json_t *object, const struct sbx_reply *reply);
 
 /* ---- interruption (interrupt.c) ---- */
 /* From now on the first SIGINT, SIGTERM or SIGHUP is only noted; a second one ends the process at once. */

@@ -14,6 +14,7 @@ static const char help[] =
 	"  health   who is up, how fast, at what price: read from shared memory, also when the agent hangs or is dead\n"
 	"  status   what the agent itself counts, by a question to it\n"
 	"  stats    what was asked, used and paid in a span of time\n"
+	"  key      virtual keys, for programs that come by the HTTP door: create, list, revoke, rotate\n"
 	"  reload   have the agent read its configuration again\n"
 	"  help     help [COMMAND]: this text, or that of a command\n"
 	"  version  the version of this program and of its library\n"
@@ -41,7 +42,8 @@ static const struct command {
 	const char *name;
 	int (*run)(int argc, char **argv);
 } commands[] = {
-	{ "ask", cmd_ask }, { "health", cmd_health }, { "status", cmd_status }, { "stats", cmd_stats }, { "reload", cmd_reload }, { "help", cmd_help }, { "version", cmd_version },
+	{ "ask", cmd_ask }, { "health", cmd_health }, { "status", cmd_status }, { "stats", cmd_stats },
+	{ "key", cmd_key }, { "reload", cmd_reload }, { "help", cmd_help }, { "version", cmd_version },
 };
 #define N_COMMANDS (sizeof commands / sizeof commands[0])
 

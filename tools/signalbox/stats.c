@@ -38,57 +38,17 @@ static const char help[] =
 /* ---- arguments ---- */
 
 static bool
-is_digits(const char *text)
-{
-	return *text && text[strspn(text, "0123456789")] == 0;
-}
-
-/* "24h": so long before now. */
-static bool
-parse_ago(const char *text, uint64_t now_ms, uint64_t *ret_ms)
-{
-	static const struct {
-		char unit;
-		uint64_t ms;
-	} units[] = { { 's', 1000 }, { 'm', 60000 }, { 'h', 3600000 }, { 'd', 86400000 }, { 'w', 604800000 } };
-	size_t n = strspn(text, "0123456789");
-	if (n == 0 || n > 9 || !text[n] || text[n + 1])
-		return false;
-	for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
-		if (text[n] == units[i].unit) {
-			uint64_t ago_ms = strtoull(text, NULL, 10) * units[i].ms;
-			*ret_ms = ago_ms < now_ms ? now_ms - ago_ms : 0;
-			return true;
-		}
-	return false;
-}
-
-/* "2026-03-01" or "2026-03-01T14:30", UTC. The calendar itself is checked: there is no 30th of February. */
-static bool
-parse_date(const char *text, uint64_t *ret_ms)
-{
-	struct tm tm = { 0 }, same;
-	const char *end = strptime(text, "%Y-%m-%d", &tm);
-	if (end && (*end == 'T' || *end == ' '))
-		end = strptime(end + 1, "%H:%M", &tm);
-	if (!end || *end)
-		return false;
-	same = tm;
-	time_t t = timegm(&same);
-	if (t < 0 || same.tm_mday != tm.tm_mday || same.tm_mon != tm.tm_mon)
-		return false;
-	*ret_ms = (uint64_t)t * 1000;
-	return true;
-}
-
-static bool
 parse_time(const char *text, uint64_t now_ms, uint64_t *ret_ms)
 {
+	uint64_t ago_ms;
 	if (strcmp(text, "all") == 0) {
 		*ret_ms = 0;
 		return true;
 	}
-	return !is_digits(text) && (parse_ago(text, now_ms, ret_ms) || parse_date(text, ret_ms));
+	if (!parse_span(text, &ago_ms))
+		return parse_date(text, ret_ms);
+	*ret_ms = ago_ms < now_ms ? now_ms - ago_ms : 0;
+	return true;
 }
 
 /* ---- the fields of a reply ---- */
@@ -219,40 +179,12 @@ show_table(const struct term *out, const struct sbx_reply *reply, const char *by
 
 /* ---- for programs ---- */
 
-static json_t *
-inner_object(json_t *outer, const char *key)
-{
-	json_t *inner = json_object_get(outer, key);
-	if (!inner) {
-		inner = must(json_object());
-		(void)json_object_set_new(outer, key, inner);
-	}
-	return inner;
-}
-
-/* As the agent said it: members of its maps are members of objects again. */
 static void
 show_json(const struct sbx_reply *reply)
 {
 	json_t *root = must(json_object());
-	const char *field, *text;
-	int64_t number;
-	(void)inner_object(root, "row");
-	for (uint32_t i = 0; sbx_reply_field(reply, i, &field, &text, &number); i++) {
-		json_t *to = root;
-		const char *dot = strrchr(field, '.'), *first = strchr(field, '.');
-		if (dot) {
-			char *outer = must(strndup(field, (size_t)(first - field)));
-			to = inner_object(root, outer);
-			free(outer);
-		}
-		if (dot > first) {
-			char *name = must(strndup(first + 1, (size_t)(dot - first - 1)));
-			to = inner_object(to, name);
-			free(name);
-		}
-		(void)json_object_set_new(to, dot ? dot + 1 : field, text ? json_text(text, strlen(text)) : json_integer(number));
-	}
+	(void)json_object_set_new(root, "row", must(json_object()));
+	json_add_fields(root, reply);
 	json_print_line(root);
 	json_decref(root);
 }

@@ -115,3 +115,37 @@ json_print_line(const json_t *value)
 	(void)json_dumpf(value, stdout, JSON_COMPACT | JSON_ENCODE_ANY); /* a failure stays in the stream: close_output() */
 	(void)putchar('\n');
 }
+
+static json_t *
+inner_object(json_t *outer, const char *key)
+{
+	json_t *inner = json_object_get(outer, key);
+	if (!json_is_object(inner)) {
+		inner = must(json_object());
+		(void)json_object_set_new(outer, key, inner);
+	}
+	return inner;
+}
+
+/* The library flattens: "row.openai/gpt-5.2.attempts". A name in the middle may hold dots, what is before and behind it never does. */
+void
+json_add_fields(json_t *object, const struct sbx_reply *reply)
+{
+	const char *field, *text;
+	int64_t number;
+	for (uint32_t i = 0; sbx_reply_field(reply, i, &field, &text, &number); i++) {
+		json_t *to = object;
+		const char *dot = strrchr(field, '.'), *first = strchr(field, '.');
+		if (dot) {
+			char *outer = must(strndup(field, (size_t)(first - field)));
+			to = inner_object(object, outer);
+			free(outer);
+		}
+		if (dot > first) {
+			char *name = must(strndup(first + 1, (size_t)(dot - first - 1)));
+			to = inner_object(to, name);
+			free(name);
+		}
+		(void)json_object_set_new(to, dot ? dot + 1 : field, text ? json_text(text, strlen(text)) : json_integer(number));
+	}
+}
