@@ -3,22 +3,18 @@
  * openai_chat_request.c -- a request of any operation: what judgement needs of it, and the same bytes edited for a target.
  *
  * The body is never rebuilt. Reading notes where the few members lie that a target changes; writing cuts the body at those
- * places and puts other text there. Everything else, known or not, goes out as it came: spelling of numbers, order of
- * members, white space.
+ * places and puts other text there (body_edit.h).
  *
  * Only members that are used here have their types checked; the rest is between the client and the provider.
  */
 #include "agent/dialect/openai_chat.h"
 
-#include <assert.h>
 #include <stdio.h>
 
 #include <signalbox/errors.h>
 
+#include "agent/dialect/body_edit.h"
 #include "agent/dialect/routing_members.h"
-
-#define EDITS_MAX (5 + SBX_ASK_TAKEN_MAX) /* new members at the front, model, stream, stream_options (or a member of it), a cut, what is taken */
-_Static_assert(2 * EDITS_MAX + 1 <= SBX_PIECES_MAX, "each edit is a piece, and what lies between two is one");
 
 /* ==== reading ==== */
 
@@ -231,155 +227,39 @@ sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sbx_js
 
 /* ==== writing ==== */
 
-/* Other text in the place of some bytes of the body. */
-struct edit {
-	const char *at;          /* where in the body */
-	size_t drop_bytes;
-	struct sbx_span insert;
-};
-
-struct edits {
-	struct edit edit[EDITS_MAX];
-	size_t n;
-};
-
-/* Keeps them in order of place; at the same place the one added last comes first, which is the one that only inserts. */
-static void
-add_edit(struct edits *edits, const char *at, size_t drop_bytes, struct sbx_span insert)
-{
-	size_t i = edits->n++;
-	assert(edits->n <= EDITS_MAX);
-	for (; i > 0 && edits->edit[i - 1].at >= at; i--)
-		edits->edit[i] = edits->edit[i - 1];
-	edits->edit[i] = (struct edit){at, drop_bytes, insert};
-}
-
-/* Takes a member out, with its name and a comma. Those that stand before the needed member, which stays, take the comma behind
- * them along, and the others the one before them: so no two of them want the same, however many go. */
-static void
-drop_member(struct edits *edits, const struct sbx_ask *ask, struct sbx_span value)
-{
-	const char *from = value.at, *to = value.at + value.n;
-	while (*--from != '"') /* the name's closing quote */
-		;
-	while (*--from != '"') /* and its opening one: no name that is dropped has a quote in it */
-		;
-	if (value.at < ask->needed.at) {
-		while (*to++ != ',')
-			;
-	} else {
-		while (*--from != ',')
-			;
-	}
-	add_edit(edits, from, (size_t)(to - from), (struct sbx_span){NULL, 0});
-}
-
-static void
-add_text(struct sbx_pieces *p, size_t *n, const char *bytes, size_t bytes_n)
-{
-	assert(bytes_n <= sizeof p->text - *n);
-	memcpy(p->text + *n, bytes, bytes_n);
-	*n += bytes_n;
-}
-
-/* The model's name, which is UTF-8, as JSON. A control character, which no name has, becomes '?': the provider knows none such. */
-static void
-add_model(struct sbx_pieces *p, size_t *n, const char *model)
-{
-	size_t model_n = strlen(model);
-	assert(model_n <= SBX_MODEL_MAX_BYTES);
-	add_text(p, n, "\"", 1);
-	for (size_t i = 0; i < model_n; i++) {
-		char c = model[i];
-		if (c == '"' || c == '\\')
-			add_text(p, n, "\\", 1);
-		add_text(p, n, (unsigned char)c < 0x20 || c == 0x7f ? "?" : &c, 1);
-	}
-	add_text(p, n, "\"", 1);
-}
-
 #define INCLUDE_USAGE "\"include_usage\":true"
 
-/* stream_options for a stream: usage is always wanted. True when the member is absent and must be added. */
-static bool
-ask_for_usage(const struct sbx_ask *ask, struct edits *edits)
+/* stream_options for a stream: usage is always wanted. */
+static void
+ask_for_usage(const struct sbx_ask *ask, struct sbx_body_edits *e)
 {
 	if (ask->include_usage.n) {
 		if (!ask->body_include_usage)
-			add_edit(edits, ask->include_usage.at, ask->include_usage.n, SBX_SPAN("true"));
-		return false;
-	}
-	if (sbx_json_type(ask->stream_options) == SBX_JSON_NULL) {
-		add_edit(edits, ask->stream_options.at, ask->stream_options.n, SBX_SPAN("{" INCLUDE_USAGE "}"));
-		return false;
-	}
-	if (ask->stream_options.n) {
+			sbx_body_edit_add(e, ask->include_usage.at, ask->include_usage.n, SBX_SPAN("true"));
+	} else if (sbx_json_type(ask->stream_options) == SBX_JSON_NULL) {
+		sbx_body_edit_add(e, ask->stream_options.at, ask->stream_options.n, SBX_SPAN("{" INCLUDE_USAGE "}"));
+	} else if (ask->stream_options.n) {
 		struct sbx_json_iter it = sbx_json_object_iter(ask->stream_options);
 		struct sbx_span name, value;
 		bool empty = !sbx_json_object_next(&it, &name, &value);
-		add_edit(edits, ask->stream_options.at + 1, 0, empty ? SBX_SPAN(INCLUDE_USAGE) : SBX_SPAN(INCLUDE_USAGE ","));
-		return false;
+		sbx_body_edit_add(e, ask->stream_options.at + 1, 0, empty ? SBX_SPAN(INCLUDE_USAGE) : SBX_SPAN(INCLUDE_USAGE ","));
+	} else {
+		sbx_body_edit_put_front(e, SBX_SPAN("\"stream_options\":{" INCLUDE_USAGE "},"));
 	}
-	return true;
-}
-
-static void
-add_piece(struct sbx_pieces *p, const char *at, size_t n)
-{
-	if (n == 0)
-		return;
-	assert(p->n < SBX_PIECES_MAX);
-	p->piece[p->n++] = (struct sbx_span){at, n};
-	p->bytes += n;
 }
 
 void
 sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model, bool stream, const struct sbx_quirks *quirks,
 			      struct sbx_pieces *ret)
 {
-	struct edits edits = {.n = 0};
-	size_t text_n = 0;
-	struct sbx_span root = sbx_json_root(ask->body.at, ask->body.n);
-
-	ret->n = 0;
-	ret->bytes = 0;
-	size_t front = 0; /* new members go to the front, where a comma behind them is right: the needed one always follows */
-	if (ask->model.n) {
-		add_model(ret, &text_n, model);
-		add_edit(&edits, ask->model.at, ask->model.n, (struct sbx_span){ret->text, text_n});
-		front = text_n;
-	} else {
-		add_text(ret, &text_n, "\"model\":", 8);
-		add_model(ret, &text_n, model);
-		add_text(ret, &text_n, ",", 1);
-	}
-	if (stream && !ask->body_stream) {
-		if (ask->stream.n)
-			add_edit(&edits, ask->stream.at, ask->stream.n, SBX_SPAN("true"));
-		else
-			add_text(ret, &text_n, "\"stream\":true,", 14);
-	}
-	if (!stream && ask->body_stream)
-		add_edit(&edits, ask->stream.at, ask->stream.n, SBX_SPAN("false"));
-	if (stream && !quirks->no_stream_options) {
-		static const char options[] = "\"stream_options\":{" INCLUDE_USAGE "},";
-		if (ask_for_usage(ask, &edits))
-			add_text(ret, &text_n, options, sizeof options - 1);
-	} else if (ask->stream_options.n) { /* without a stream everybody refuses them */
-		drop_member(&edits, ask, ask->stream_options);
-	}
-	if (ask->cut.n)
-		add_edit(&edits, ask->cut.at, ask->cut.n, (struct sbx_span){NULL, 0});
-	for (uint32_t i = 0; i < ask->n_taken; i++)
-		drop_member(&edits, ask, ask->taken[i]);
-	if (text_n > front)
-		add_edit(&edits, root.at + 1, 0, (struct sbx_span){ret->text + front, text_n - front});
-
-	const char *at = ask->body.at, *end = ask->body.at + ask->body.n;
-	for (size_t i = 0; i < edits.n; i++) {
-		add_piece(ret, at, (size_t)(edits.edit[i].at - at));
-		add_piece(ret, edits.edit[i].insert.at, edits.edit[i].insert.n);
-		at = edits.edit[i].at + edits.edit[i].drop_bytes;
-	}
-	add_piece(ret, at, (size_t)(end - at));
+	struct sbx_body_edits e;
+	sbx_body_edit_begin(&e, ask, ret);
+	sbx_body_edit_model(&e, model);
+	sbx_body_edit_stream(&e, stream);
+	if (stream && !quirks->no_stream_options)
+		ask_for_usage(ask, &e);
+	else if (ask->stream_options.n) /* without a stream everybody refuses them */
+		sbx_body_edit_drop(&e, ask->stream_options);
+	sbx_body_edit_taken(&e);
+	sbx_body_edit_end(&e);
 }
