@@ -236,8 +236,10 @@ struct sbx_decode_opts {
  *                                {"type":"reasoning.text","text","signature"} | {"type":"reasoning.encrypted","data","id"} |
  *                                {"type":"reasoning.summary","summary"}, each with "format" (anthropic-claude-v1, google-gemini-v1,
  *                                openai-responses-v1: whose it is; others leave it out) and "index"
+ *   messages[].is_error          on the result of a tool: true when the tool failed
  *   x_native                     {"<dialect>": {...}} on the body, messages, parts and tools: members that only that dialect knows, as
- *                                they are; another one refuses them (or drops them, where that is allowed)
+ *                                they are; another one refuses them (or drops them, where that is allowed). A part, tool or message
+ *                                that it knows alone has nothing else but "type" (a message "role") "x_native"
  * The hub's form of an answer is the events below. */
 
 /* What a translation for a target needs to know. */

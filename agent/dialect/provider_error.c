@@ -42,6 +42,7 @@ static const struct kind_word {
 	{"organization_usage_limit_exceeded", SBX_KIND_QUOTA, false},
 	{"exceeded_current_quota_error", SBX_KIND_QUOTA, false},
 	{"payment_required", SBX_KIND_QUOTA, false},
+	{"enforced_spend_limit_reached", SBX_KIND_QUOTA, false}, /* Anthropic: in the details of a rate_limit_error */
 	{"rate_limit_exceeded", SBX_KIND_RATE_LIMIT, false},
 	{"rate_limit_error", SBX_KIND_RATE_LIMIT, false},
 	{"rate_limited", SBX_KIND_RATE_LIMIT, false},
@@ -74,6 +75,7 @@ static const struct kind_word {
 	{"internal_error", SBX_KIND_SERVER, false},
 	{"internal_server_error", SBX_KIND_SERVER, false},
 	{"InternalServerError", SBX_KIND_SERVER, false},
+	{"timeout_error", SBX_KIND_SERVER, false},
 	{"unsupported_value", SBX_KIND_INVALID, false},
 	{"unsupported_parameter", SBX_KIND_INVALID, false},
 	{"unknown_parameter", SBX_KIND_INVALID, false},
@@ -199,13 +201,16 @@ read_seconds(struct sbx_span value)
 	return (int64_t)seconds * 1000000000 + (int64_t)ns;
 }
 
-/* Google's error.details: when to come back, and whether it is a daily allowance that is used up. */
+/* error.details. Google's are a list: when to come back, and whether it is a daily allowance that is used up. Anthropic's are an
+ * object, with a code that says more than the type. */
 static bool
 read_details(struct sbx_span details, struct sbx_provider_error *e)
 {
 	struct sbx_json_iter it = sbx_json_array_iter(details);
 	struct sbx_span detail, value;
 	bool daily = false;
+	if (sbx_json_get(details, "error_code", &value))
+		read_word(value, e->code, sizeof e->code);
 	while (sbx_json_array_next(&it, &detail)) {
 		if (sbx_json_get(detail, "retryDelay", &value))
 			e->retry_after_ns = read_seconds(value);
