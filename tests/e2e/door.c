@@ -2,6 +2,7 @@
 /* door.c -- see door.h. */
 #include "tests/e2e/door.h"
 
+#include <dirent.h>
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -135,6 +136,20 @@ int64_t
 door_rss_bytes(struct door *d)
 {
 	return (int64_t)proc_number(d->pid, "statm", 1) * sysconf(_SC_PAGESIZE);
+}
+
+int
+door_fds(struct door *d)
+{
+	char path[64];
+	int n = -2; /* "." and ".." */
+	(void)snprintf(path, sizeof path, "/proc/%d/fd", (int)d->pid);
+	DIR *dir = opendir(path);
+	assert_non_null(dir);
+	while (readdir(dir))
+		n++;
+	(void)closedir(dir);
+	return n;
 }
 
 /* ---- a client ---- */

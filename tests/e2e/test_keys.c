@@ -19,59 +19,16 @@
 #include <openssl/evp.h>
 
 #include "tests/e2e/harness.h"
+#include "tests/e2e/key.h"
 #include "tests/e2e/tool.h"
 
 #define STORE "\"store\": \"$DIR/s.db\""
-
-struct made {
-	char id[32], secret[64];
-	json_t *json;
-};
-
-/* `signalbox key ARGS... --json` over the admin socket. Its exit status; *ret_json NULL where it said none. */
-static int
-key(struct world *w, json_t **ret_json, const char *const *args)
-{
-	const char *all[16] = { "key" };
-	char *said;
-	int n = 1;
-	for (; *args; args++)
-		all[n++] = *args;
-	all[n++] = "--json";
-	all[n++] = "--socket";
-	all[n++] = w->admin_socket;
-	int status = tool_run("signalbox", all, NULL, &said);
-	*ret_json = json_loads(said, 0, NULL);
-	if (status != 0 && status != 1)
-		fail_msg("%d: %s", status, said);
-	free(said);
-	return status;
-}
-#define KEY(w, json, ...) key(w, json, (const char *const[]){ __VA_ARGS__, NULL })
-
-static void
-take_made(json_t *json, struct made *ret)
-{
-	assert_non_null(json);
-	(void)snprintf(ret->id, sizeof ret->id, "%s", json_string_value(json_object_get(json, "key")));
-	(void)snprintf(ret->secret, sizeof ret->secret, "%s", json_string_value(json_object_get(json, "secret")));
-	assert_int_equal(strlen(ret->secret), 7 + 43);
-	json_decref(json);
-}
-
-static void
-make(struct world *w, const char *tenant, const char *models, const char *expires, struct made *ret)
-{
-	json_t *json;
-	assert_int_equal(KEY(w, &json, "create", "--tenant", tenant, "--models", models, "--expires", expires), 0);
-	take_made(json, ret);
-}
 
 static size_t
 count(struct world *w)
 {
 	json_t *json;
-	assert_int_equal(KEY(w, &json, "list"), 0);
+	assert_int_equal(KEY_RUN(w, &json, "list"), 0);
 	size_t n = json_object_size(json_object_get(json, "key"));
 	json_decref(json);
 	return n;
@@ -135,18 +92,18 @@ a_key_lives_as_it_is_told(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made a, b, rotated;
+	struct key_made a, b, rotated;
 	json_t *json;
 	world_simple(&w, 1, NULL, STORE);
 	struct sbx_client *c = client_up(&w);
-	make(&w, "acme", "m,r", "30d", &a);
-	make(&w, "other", "", "2100-01-01", &b);
+	key_make(&w, "acme", "m,r", "30d", &a);
+	key_make(&w, "other", "", "2100-01-01", &b);
 	assert_string_not_equal(a.secret, b.secret);
 	assert_int_equal(check(c, a.secret), SBX_CODE_NONE);
 	assert_int_equal(check(c, b.secret), SBX_CODE_NONE);
 	assert_int_equal(check(c, a.id), SBX_CODE_INVALID_KEY);
 	assert_int_equal(check(c, ""), SBX_CODE_INVALID_KEY);
-	assert_int_equal(KEY(&w, &json, "list"), 0);
+	assert_int_equal(KEY_RUN(&w, &json, "list"), 0);
 	json_t *about = json_object_get(json_object_get(json, "key"), a.id);
 	assert_string_equal(json_string_value(json_object_get(about, "tenant")), "acme");
 	assert_string_equal(json_string_value(json_object_get(about, "models")), "m,r");
@@ -156,24 +113,24 @@ a_key_lives_as_it_is_told(void **state)
 	assert_true(days == 29 || days == 30);
 	json_decref(json);
 
-	assert_int_equal(KEY(&w, &json, "rotate", a.id), 0);
-	take_made(json, &rotated);
+	assert_int_equal(KEY_RUN(&w, &json, "rotate", a.id), 0);
+	key_take(json, &rotated);
 	assert_string_equal(rotated.id, a.id);
 	assert_int_equal(check(c, a.secret), SBX_CODE_NONE); /* within its grace */
 	assert_int_equal(check(c, rotated.secret), SBX_CODE_NONE);
 	(void)strcpy(a.secret, rotated.secret);
-	assert_int_equal(KEY(&w, &json, "rotate", a.id, "--grace", "0s"), 0);
-	take_made(json, &rotated);
+	assert_int_equal(KEY_RUN(&w, &json, "rotate", a.id, "--grace", "0s"), 0);
+	key_take(json, &rotated);
 	assert_int_equal(check(c, a.secret), SBX_CODE_INVALID_KEY); /* it had none */
 	assert_int_equal(check(c, rotated.secret), SBX_CODE_NONE);
 
-	assert_int_equal(KEY(&w, &json, "revoke", a.id), 0);
+	assert_int_equal(KEY_RUN(&w, &json, "revoke", a.id), 0);
 	json_decref(json);
 	assert_int_equal(check(c, rotated.secret), SBX_CODE_INVALID_KEY);
 	assert_int_equal(check(c, b.secret), SBX_CODE_NONE);
 	assert_int_equal(count(&w), 1);
-	assert_int_equal(KEY(&w, &json, "revoke", a.id), 1); /* there is no such key any more */
-	assert_int_equal(KEY(&w, &json, "rotate", a.id), 1);
+	assert_int_equal(KEY_RUN(&w, &json, "revoke", a.id), 1); /* there is no such key any more */
+	assert_int_equal(KEY_RUN(&w, &json, "rotate", a.id), 1);
 	sbx_close(c);
 	world_down(&w);
 }
@@ -183,16 +140,16 @@ what_was_answered_is_there_after_a_kill(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made a, b, c_, rotated;
+	struct key_made a, b, c_, rotated;
 	json_t *json;
 	world_simple(&w, 1, NULL, STORE);
-	make(&w, "acme", "", "30d", &a);
-	make(&w, "acme", "", "30d", &b);
-	make(&w, "acme", "", "30d", &c_);
-	assert_int_equal(KEY(&w, &json, "revoke", b.id), 0);
+	key_make(&w, "acme", "", "30d", &a);
+	key_make(&w, "acme", "", "30d", &b);
+	key_make(&w, "acme", "", "30d", &c_);
+	assert_int_equal(KEY_RUN(&w, &json, "revoke", b.id), 0);
 	json_decref(json);
-	assert_int_equal(KEY(&w, &json, "rotate", c_.id), 0);
-	take_made(json, &rotated);
+	assert_int_equal(KEY_RUN(&w, &json, "rotate", c_.id), 0);
+	key_take(json, &rotated);
 	world_agent_signal(&w, SIGKILL); /* right behind the answer */
 	assert_int_not_equal(world_agent_wait(&w, 5000), -1);
 	world_agent_start(&w, NULL, &(struct start){ .bare = false });
@@ -233,16 +190,16 @@ a_secret_stands_nowhere(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made made[8];
+	struct key_made made[8];
 	char path[512];
 	json_t *json;
 	world_simple(&w, 1, NULL, STORE);
 	struct sbx_client *c = client_up(&w);
 	for (int i = 0; i < 8; i++) {
-		make(&w, "acme", "m", "30d", &made[i]);
+		key_make(&w, "acme", "m", "30d", &made[i]);
 		assert_int_equal(check(c, made[i].secret), SBX_CODE_NONE);
 	}
-	assert_int_equal(KEY(&w, &json, "rotate", made[0].id), 0);
+	assert_int_equal(KEY_RUN(&w, &json, "rotate", made[0].id), 0);
 	json_decref(json);
 	DIR *d = opendir(w.dir);
 	assert_non_null(d);
@@ -270,7 +227,7 @@ verbs_are_for_whom_they_are(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made a;
+	struct key_made a;
 	struct sbx_client *c[2];
 	struct sbx_event ev;
 	uint64_t id;
@@ -283,7 +240,7 @@ verbs_are_for_whom_they_are(void **state)
 	world_agent(&w, "{\"providers\":{\"a\":{\"dialect\":\"openai-chat\",\"base_url\":\"$0\",\"key\":\"$KEY\",\"models\":{\"m\":{}}}}," STORE "}", NULL);
 	assert_int_equal(chmod(w.socket, 0666), 0);
 	assert_int_equal(chmod(w.admin_socket, 0666), 0);
-	make(&w, "acme", "", "30d", &a);
+	key_make(&w, "acme", "", "30d", &a);
 	for (int i = 0; i < 2; i++) {
 		assert_int_equal(seteuid(54321 + (uid_t)i), 0);
 		c[i] = client_up(&w);
@@ -322,16 +279,16 @@ whatever_a_key_looks_like_is_only_looked_up(void **state)
 	static const char *const hashes[] = { "", "00", "' OR 1=1 --", "zz00000000000000000000000000000000000000000000000000000000000000",
 		"000000000000000000000000000000000000000000000000000000000000000'" };
 	struct world w;
-	struct made made[5];
+	struct key_made made[5];
 	char tenant[64], why[512];
 	world_simple(&w, 1, NULL, STORE);
 	struct sbx_client *c = client_up(&w);
 	for (size_t i = 0; i < 5; i++)
-		make(&w, tenants[i], "", "1d", &made[i]);
+		key_make(&w, tenants[i], "", "1d", &made[i]);
 	for (size_t i = 0; i < sizeof shown / sizeof shown[0]; i++) {
 		json_t *json;
 		assert_int_equal(check(c, shown[i]), SBX_CODE_INVALID_KEY);
-		assert_int_equal(KEY(&w, &json, "revoke", shown[i]), 1);
+		assert_int_equal(KEY_RUN(&w, &json, "revoke", shown[i]), 1);
 		(void)ask_as(c, "t", shown[i], "m", BODY, why, sizeof why); /* an id that is none of ours: only kept */
 	}
 	for (size_t i = 0; i < sizeof hashes / sizeof hashes[0]; i++)
@@ -357,13 +314,13 @@ a_key_may_ask_for_what_it_may(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made a, all;
+	struct key_made a, all;
 	json_t *json;
 	char why[512];
 	world_simple(&w, 2, NULL, STORE); /* targets a/m and b/m, route r */
 	struct sbx_client *c = client_up(&w);
-	make(&w, "acme", "r,a/m", "30d", &a);
-	make(&w, "acme", "", "30d", &all);
+	key_make(&w, "acme", "r,a/m", "30d", &a);
+	key_make(&w, "acme", "", "30d", &all);
 	const struct {
 		const char *model, *body;
 		enum sbx_code code;
@@ -394,7 +351,7 @@ a_key_may_ask_for_what_it_may(void **state)
 	assert_int_equal(ask_as(c, "acme", "key-0000000000000000", "m", BODY, why, sizeof why), SBX_CODE_INVALID_KEY);
 	assert_int_equal(ask_as(c, "acme", "somebody's own", "m", BODY, why, sizeof why), SBX_CODE_NONE);
 	/* A door may believe in a key for 10 s; the agent does not. */
-	assert_int_equal(KEY(&w, &json, "revoke", all.id), 0);
+	assert_int_equal(KEY_RUN(&w, &json, "revoke", all.id), 0);
 	json_decref(json);
 	assert_int_equal(ask_as(c, "acme", all.id, "m", BODY, why, sizeof why), SBX_CODE_INVALID_KEY);
 	sbx_close(c);
@@ -406,22 +363,22 @@ an_expired_key_is_none(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made a;
+	struct key_made a;
 	json_t *json;
 	char why[512];
 	world_simple(&w, 1, NULL, STORE);
 	struct sbx_client *c = client_up(&w);
-	make(&w, "acme", "", "2s", &a);
+	key_make(&w, "acme", "", "2s", &a);
 	assert_int_equal(check(c, a.secret), SBX_CODE_NONE);
 	enum sbx_code code;
 	for (uint64_t until = now_ms() + 10000; (code = check(c, a.secret)) == SBX_CODE_NONE && now_ms() < until;)
 		(void)usleep(20000); /* a condition with a deadline */
 	assert_int_equal(code, SBX_CODE_INVALID_KEY);
 	assert_int_equal(ask_as(c, "acme", a.id, "m", BODY, why, sizeof why), SBX_CODE_INVALID_KEY);
-	assert_int_equal(KEY(&w, &json, "list"), 0);
+	assert_int_equal(KEY_RUN(&w, &json, "list"), 0);
 	assert_string_equal(json_string_value(json_object_get(json_object_get(json_object_get(json, "key"), a.id), "state")), "expired");
 	json_decref(json);
-	assert_int_equal(KEY(&w, &json, "create", "--tenant", "t", "--expires", "2020-01-01"), 1);
+	assert_int_equal(KEY_RUN(&w, &json, "create", "--tenant", "t", "--expires", "2020-01-01"), 1);
 	sbx_close(c);
 	world_down(&w);
 }
@@ -434,12 +391,12 @@ checks_have_a_rate(void **state)
 	static const char zeros[] = "0000000000000000000000000000000000000000000000000000000000000000";
 	const struct sbx_field field[] = { { "do", "check", 0 }, { "sha256", zeros, 0 } };
 	struct world w;
-	struct made a;
+	struct key_made a;
 	struct sbx_event ev;
 	uint64_t id, from = now_ms();
 	int sent = 0, ended = 0, limited = 0;
 	world_simple(&w, 1, NULL, STORE);
-	make(&w, "acme", "", "1d", &a);
+	key_make(&w, "acme", "", "1d", &a);
 	struct sbx_client *c = client_up(&w);
 	while (ended < ASKED) {
 		while (sent < ASKED && sent - ended < 2000 && sbx_keys(c, field, 2, &id) == 0)
@@ -485,7 +442,7 @@ a_disk_that_fails_changes_nothing(void **state)
 {
 	(void)state;
 	struct world w;
-	struct made a;
+	struct key_made a;
 	char path[256], *said;
 	world_up(&w);
 	(void)snprintf(path, sizeof path, "%s/gone", w.dir);
@@ -499,11 +456,11 @@ a_disk_that_fails_changes_nothing(void **state)
 	(void)snprintf(path, sizeof path, "%s/no", w.dir);
 	assert_int_equal(mkdir(path, 0700), 0); /* it goes on by itself */
 	json_t *json = NULL;
-	for (uint64_t until = now_ms() + 15000; KEY(&w, &json, "create", "--tenant", "t") != 0;) {
+	for (uint64_t until = now_ms() + 15000; KEY_RUN(&w, &json, "create", "--tenant", "t") != 0;) {
 		assert_true(now_ms() < until);
 		(void)usleep(50000);
 	}
-	take_made(json, &a);
+	key_take(json, &a);
 	struct sbx_client *c = client_up(&w);
 	assert_int_equal(check(c, a.secret), SBX_CODE_NONE);
 	sbx_close(c);

@@ -48,6 +48,7 @@
 #define CONNECTIONS_DEFAULT 16384       /* as many as the agent takes requests */
 #define PER_ADDRESS_DEFAULT 256         /* beyond loopback: one host is one user there */
 #define COMMENT_NS 15000000000ull       /* between two comments of a stream that waits */
+#define CHECK_NS 5000000000ull          /* for the agent to say whether a key is good; it takes microseconds */
 #define LINKS_MAX 4                     /* connections to the agent; 4,096 requests run on each */
 #define LISTENERS_MAX 8
 #define NAMES_MAX 16                    /* --host, --origin, --trust-uid */
@@ -83,7 +84,7 @@ struct link {                /* one connection to the agent */
 };
 
 /* ---- clocks: each of one length, so that a list of each is in order ---- */
-enum clock { CLOCK_NONE, CLOCK_HEAD, CLOCK_IDLE, CLOCK_LEAVE, CLOCK_BODY, CLOCK_COMMIT, CLOCK_COMMENT, CLOCK__COUNT };
+enum clock { CLOCK_NONE, CLOCK_HEAD, CLOCK_CHECK, CLOCK_IDLE, CLOCK_LEAVE, CLOCK_BODY, CLOCK_COMMIT, CLOCK_COMMENT, CLOCK__COUNT };
 
 struct peer {                /* who connects: an address beyond loopback, or a user on a Unix socket */
 	uint8_t key[17];
@@ -111,6 +112,7 @@ struct conn {
 
 /* ---- one request ---- */
 enum call_state {
+	CALL_CHECKING,           /* the agent is asked about its key; its head is all that was read */
 	CALL_BODY,               /* its body comes in */
 	CALL_DISCARD,            /* refused; the rest of its body is read and dropped */
 	CALL_WAITING,            /* the agent works on it; nothing was said to the client */
@@ -120,8 +122,16 @@ enum call_state {
 };
 
 struct principal {           /* on whose behalf */
-	char tenant[64], key_id[64];
+	char tenant[SBX_PRINCIPAL_MAX_BYTES + 1], key_id[64];
 };
+
+enum verdict {               /* on the key that was shown */
+	VERDICT_NONE,        /* nobody has said anything yet */
+	VERDICT_GOOD, VERDICT_BAD,
+	VERDICT_ASKED,       /* the agent was; its answer comes to keys_on_answer() */
+	VERDICT_UNKNOWN,     /* it could not be asked, or does not answer */
+};
+#define KEY_HASH_BYTES 32
 
 struct endpoint {
 	const char *path;        /* one that ends in a slash takes what follows as a name */
@@ -139,6 +149,8 @@ struct call {
 	bool suspended;
 	char id[40];             /* x-request-id */
 	uint64_t began_ns;
+	enum verdict verdict;
+	unsigned char key_hash[KEY_HASH_BYTES]; /* SHA-256 of what was shown */
 	struct principal principal;
 	const char *idempotency_key; /* libmicrohttpd's; NULL = none */
 	uint32_t deadline_ms;    /* 0 = the agent's default */
@@ -162,7 +174,7 @@ struct door_options {
 	const char *listen[LISTENERS_MAX];
 	uint32_t n_listen;
 	const char *tls_cert, *tls_key;
-	const char *key_file;
+	const char *key_file;          /* NULL = all keys are the agent's */
 	uid_t trust_uid[NAMES_MAX];
 	uint32_t n_trust_uid;
 	const char *host[NAMES_MAX], *origin[NAMES_MAX];
@@ -226,7 +238,8 @@ struct problem {
 	const char *allow;               /* of a 405 */
 	bool close;                      /* the connection as well, at once */
 };
-/* May this request come in, by its head alone? True, with endpoint, name, principal and keys set; else why not. */
+/* May this request come in, by its head alone? True, with endpoint, name, principal and keys set; else why not, or the call's verdict is
+ * VERDICT_ASKED and this is to be asked again. */
 bool guard_check(struct call *call, const char *url, const char *method, struct problem *ret_problem);
 /* Is its raw spelling one that no client of ours would use? */
 bool guard_target_is_bad(const char *raw);
@@ -236,8 +249,12 @@ bool guard_allow_host(struct door *d, const char *fmt, ...) __attribute__((forma
 
 /* ---- keys.c ---- */
 bool keys_open(struct door *d);          /* false: said why */
-/* Who is it that has this key? Takes the same time for every wrong one. */
-bool keys_check(const char *key, struct principal *ret_principal);
+void keys_close(void);
+/* Is it good, and whose? GOOD: call->principal is set. ASKED: the call waits, in CALL_CHECKING, and is looked at again when the agent
+ * has answered: then this has the answer. */
+enum verdict keys_check(struct call *call, const char *key);
+void keys_on_answer(struct call *call, const struct sbx_event *ev); /* the agent's; wakes the call */
+void keys_on_clock(struct call *call);   /* CLOCK_CHECK: it does not come */
 
 /* ---- endpoints.c ---- */
 const struct endpoint *endpoint_find(const char *url, const char *method, const char **ret_name, const char **ret_allow);
@@ -254,6 +271,7 @@ void links_close(struct door *d);
 /* Submit the call's body, or ask for STATS: 0, or why not, with the library's sentence. */
 int links_submit(struct call *call, const struct sbx_request_options *options, const char **ret_why);
 int links_ask_stats(struct call *call, const char **ret_why);
+int links_ask_key(struct call *call, const char *sha256_hex, const char **ret_why); /* likewise: is there such a key? */
 void links_forget(struct call *call);    /* its events go nowhere from now on */
 void links_process(struct door *d, struct link *l, short revents);
 void links_watch(struct door *d);        /* before the loop waits */

@@ -152,14 +152,14 @@ is_json(const char *type)
 
 /* ---- keys ---- */
 
-static bool
+static enum verdict
 may_enter(struct call *call, const struct head *h)
 {
 	const char *key = h->litellm_key;
 	if (call->conn->trusted) {
 		(void)snprintf(call->principal.tenant, sizeof call->principal.tenant, "uid:%u", (unsigned)call->conn->uid);
 		(void)snprintf(call->principal.key_id, sizeof call->principal.key_id, "none");
-		return true;
+		return VERDICT_GOOD;
 	}
 	if (!key && h->authorization && strncasecmp(h->authorization, BEARER, sizeof BEARER - 1) == 0) {
 		key = h->authorization + sizeof BEARER - 1;
@@ -167,7 +167,7 @@ may_enter(struct call *call, const struct head *h)
 	}
 	if (key && strncasecmp(key, BEARER, sizeof BEARER - 1) == 0)
 		key += sizeof BEARER - 1; /* x-litellm-api-key may carry the word as well */
-	return key && keys_check(key, &call->principal);
+	return key ? keys_check(call, key) : VERDICT_BAD;
 }
 
 static bool
@@ -246,8 +246,20 @@ guard_check(struct call *call, const char *url, const char *method, struct probl
 	if (!check_origin(call, &h, ret_problem))
 		return false;
 	call->endpoint = endpoint_find(url, method, &call->name, &allow);
-	if (!(call->endpoint && call->endpoint->open) && !may_enter(call, &h)) {
+	call->verdict = call->endpoint && call->endpoint->open ? VERDICT_GOOD : may_enter(call, &h);
+	if (call->verdict != VERDICT_GOOD)
 		call->endpoint = NULL; /* who has no key learns nothing of what there is */
+	switch (call->verdict) {
+	case VERDICT_GOOD:
+		break;
+	case VERDICT_ASKED:
+		return false;
+	case VERDICT_UNKNOWN:
+		*ret_problem = problem_of(503, "server_error", "agent_unavailable", "the key cannot be checked, because the signalbox agent of this host does not answer");
+		ret_problem->retry_after_s = 1;
+		return false;
+	case VERDICT_NONE:
+	case VERDICT_BAD:
 		REFUSE(401, "invalid_request_error", "invalid_api_key", "a valid key is needed: Authorization: Bearer KEY");
 	}
 	if (!call->endpoint && allow) {

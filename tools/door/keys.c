@@ -3,9 +3,15 @@
  * keys.c -- the key that a client must show, also on loopback: other users of this host, and pages in a browser, reach a port as
  * well as we do.
  *
- * One local key, in a file that only its owner can read. When the file is not there it is made with a random key, and the two
- * lines that an SDK needs are printed, once. In memory there is only the key's SHA-256, and what a client shows is hashed before it is
- * compared, in constant time: neither a core file nor a clock tells the key.
+ * Keys are the agent's (signalbox key). It is asked about the SHA-256 of what was shown, and what it said is remembered for KEEP_NS: a
+ * key that is revoked opens no door after that. Half of that time before, one request asks anew while the others go on by what is
+ * remembered. Good and bad ones are remembered apart, so that bad ones, of which anybody can make any number, do not push out the good. The
+ * agent looks at a key's validity, and at what it may ask for, once more with each request.
+ *
+ * Beside these there may be one local key, for an agent without a store: in a file that only its owner can read (--key-file). When
+ * that is not there it is made with a random key, and the two lines that an SDK needs are printed, once. In memory there is only the
+ * key's SHA-256, and what a client shows is hashed before it is compared, in constant time: neither a core file nor a clock
+ * tells the key.
  */
 #include "tools/door/door.h"
 
@@ -21,29 +27,137 @@
 
 #include "agent/log.h"
 
-#define HASH_BYTES 32
+#define KEEP_NS 10000000000ull  /* what the agent said of a key */
+#define RENEW_NS 5000000000ull  /* before its end: asked anew, by one */
+#define REMEMBERED 1024         /* good ones, and as many bad ones; the place is given by the hash, and the last one has it */
+#define AGENT_PREFIX "sk-sbx-"  /* what the agent's keys begin with: others it need not be asked about */
 #define KEY_MIN_BYTES 16       /* a shorter one can be guessed */
 #define KEY_MAX_BYTES 512
 #define RANDOM_BYTES 24        /* 192 bits */
 #define PREFIX "sk-signalbox-" /* SDKs and secret scanners know "sk-" */
 
-static unsigned char local_hash[HASH_BYTES];
+struct remembered {
+	unsigned char hash[KEY_HASH_BYTES];
+	uint64_t until_ns;           /* 0 = nothing is */
+	bool asked_anew;
+	struct principal principal;  /* of a good one */
+};
+
+static unsigned char local_hash[KEY_HASH_BYTES];
+static bool has_local;
+static struct remembered *good, *bad; /* REMEMBERED each */
 
 static bool
-hash(const char *key, size_t n, unsigned char to[HASH_BYTES])
+hash(const char *key, size_t n, unsigned char to[KEY_HASH_BYTES])
 {
 	return EVP_Digest(key, n, to, NULL, EVP_sha256(), NULL) == 1;
 }
 
-bool
-keys_check(const char *key, struct principal *ret_principal)
+static struct remembered *
+place_of(struct remembered *table, const unsigned char *shown)
 {
-	unsigned char shown[HASH_BYTES];
+	return &table[((uint32_t)shown[0] << 8 | shown[1]) % REMEMBERED];
+}
+
+static struct remembered *
+recall(struct remembered *table, const unsigned char *shown, uint64_t now_ns)
+{
+	struct remembered *r = place_of(table, shown);
+	return r->until_ns > now_ns && CRYPTO_memcmp(r->hash, shown, KEY_HASH_BYTES) == 0 ? r : NULL;
+}
+
+static void
+forget(struct remembered *table, const unsigned char *shown)
+{
+	struct remembered *r = recall(table, shown, 0);
+	if (r)
+		r->until_ns = 0;
+}
+
+static void
+remember(struct call *call, struct remembered *table)
+{
+	struct remembered *r = place_of(table, call->key_hash);
+	*r = (struct remembered){ .until_ns = call->conn->door->now_ns + KEEP_NS, .principal = call->principal };
+	memcpy(r->hash, call->key_hash, KEY_HASH_BYTES);
+}
+
+/* The agent cannot say: then what it said last holds for as long as it may. */
+static enum verdict
+unknown(struct call *call, const char *why)
+{
+	const struct remembered *r = recall(good, call->key_hash, call->conn->door->now_ns);
+	sbx_log(SBX_LOG_WARNING, "key_check", SBX_STR("why", why));
+	if (!r)
+		return VERDICT_UNKNOWN;
+	call->principal = r->principal;
+	return VERDICT_GOOD;
+}
+
+static enum verdict
+ask_agent(struct call *call)
+{
+	char hex[2 * KEY_HASH_BYTES + 1];
+	const char *why;
+	for (size_t i = 0; i < KEY_HASH_BYTES; i++)
+		(void)snprintf(hex + 2 * i, 3, "%02x", call->key_hash[i]);
+	return links_ask_key(call, hex, &why) == 0 ? VERDICT_ASKED : unknown(call, why);
+}
+
+enum verdict
+keys_check(struct call *call, const char *key)
+{
+	const uint64_t now_ns = call->conn->door->now_ns;
 	size_t n = strnlen(key, KEY_MAX_BYTES + 1);
-	if (n > KEY_MAX_BYTES || !hash(key, n, shown) || CRYPTO_memcmp(shown, local_hash, HASH_BYTES) != 0)
-		return false;
-	*ret_principal = (struct principal){ .tenant = "local", .key_id = "local" };
-	return true;
+	if (call->verdict == VERDICT_GOOD || call->verdict == VERDICT_BAD || call->verdict == VERDICT_UNKNOWN)
+		return call->verdict; /* the agent has answered */
+	if (n > KEY_MAX_BYTES || !hash(key, n, call->key_hash))
+		return VERDICT_BAD;
+	if (has_local && CRYPTO_memcmp(call->key_hash, local_hash, KEY_HASH_BYTES) == 0) {
+		call->principal = (struct principal){ .tenant = "local", .key_id = "local" };
+		return VERDICT_GOOD;
+	}
+	if (strncmp(key, AGENT_PREFIX, sizeof AGENT_PREFIX - 1) != 0 || recall(bad, call->key_hash, now_ns))
+		return VERDICT_BAD;
+	struct remembered *r = recall(good, call->key_hash, now_ns);
+	if (!r || (r->until_ns - now_ns < RENEW_NS && !r->asked_anew)) {
+		if (r)
+			r->asked_anew = true;
+		return ask_agent(call);
+	}
+	call->principal = r->principal;
+	return VERDICT_GOOD;
+}
+
+void
+keys_on_answer(struct call *call, const struct sbx_event *ev)
+{
+	const char *tenant, *id;
+	if (!ev->last)
+		return;
+	if (ev->note == SBX_NOTE_STATS && sbx_reply_string(ev->reply, "tenant", &tenant) && sbx_reply_string(ev->reply, "key", &id)) {
+		call->verdict = VERDICT_GOOD;
+		(void)snprintf(call->principal.tenant, sizeof call->principal.tenant, "%s", tenant);
+		(void)snprintf(call->principal.key_id, sizeof call->principal.key_id, "%s", id);
+		remember(call, good);
+	} else if (ev->note == SBX_NOTE_ERROR && sbx_reply_code(ev->reply) == SBX_CODE_INVALID_KEY) {
+		call->verdict = VERDICT_BAD;
+		forget(good, call->key_hash);
+		remember(call, bad);
+	} else {
+		call->verdict = unknown(call, ev->note == SBX_NOTE_ERROR ? sbx_reply_message(ev->reply) : "the agent's answer is not understood");
+	}
+	clock_set(call->conn, CLOCK_NONE);
+	call_wake(call);
+}
+
+void
+keys_on_clock(struct call *call)
+{
+	call->verdict = unknown(call, "the agent does not answer");
+	relay_abandon(call);
+	clock_set(call->conn, CLOCK_NONE);
+	call_wake(call);
 }
 
 /* ---- the file ---- */
@@ -142,6 +256,15 @@ bool
 keys_open(struct door *d)
 {
 	const char *path = d->options.key_file;
+	good = calloc(REMEMBERED, sizeof *good);
+	bad = calloc(REMEMBERED, sizeof *bad);
+	if (!good || !bad) {
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory"));
+		return false;
+	}
+	has_local = path != NULL;
+	if (!path)
+		return true;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 	if (fd < 0 && errno == ENOENT)
 		return make_file(d, path);
@@ -153,4 +276,12 @@ keys_open(struct door *d)
 	bool ok = read_file(path, fd);
 	(void)close(fd); /* it was only read */
 	return ok;
+}
+
+void
+keys_close(void)
+{
+	free(good);
+	free(bad);
+	good = bad = NULL;
 }

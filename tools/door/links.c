@@ -123,17 +123,30 @@ staying(struct door *d)
 	return l;
 }
 
-int
-links_ask_stats(struct call *call, const char **ret_why)
+static int
+ask(struct call *call, const struct sbx_field *key_fields, size_t n, const char **ret_why)
 {
 	struct link *l = staying(call->conn->door);
 	uint64_t request;
-	int rc = sbx_stats(l->client, &request);
+	int rc = n ? sbx_keys(l->client, key_fields, n, &request) : sbx_stats(l->client, &request);
 	if (rc == 0)
 		add(call->conn->door, call, l, request);
 	else
 		*ret_why = sbx_client_error(l->client);
 	return rc;
+}
+
+int
+links_ask_stats(struct call *call, const char **ret_why)
+{
+	return ask(call, NULL, 0, ret_why);
+}
+
+int
+links_ask_key(struct call *call, const char *sha256_hex, const char **ret_why)
+{
+	const struct sbx_field field[] = { { "do", "check", 0 }, { "sha256", sha256_hex, 0 } };
+	return ask(call, field, 2, ret_why);
 }
 
 /* ---- from the agent ---- */

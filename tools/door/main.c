@@ -32,8 +32,8 @@ static const char help[] =
 	"  --listen ADDRESS        HOST:PORT, tls:HOST:PORT or the path of a Unix socket; repeatable (default: " LISTEN_DEFAULT ")\n"
 	"  --tls-cert FILE, --tls-key FILE\n"
 	"                          in PEM; without them nothing but loopback is listened on\n"
-	"  --key-file FILE         the key that clients show; made, and shown once, if it is not there\n"
-	"                          (default: $STATE_DIRECTORY/http.key, else ~/.config/signalbox/http.key)\n"
+	"  --key-file FILE         one key more than the agent's (signalbox key), for an agent without a store; made, and shown once,\n"
+	"                          if it is not there\n"
 	"  --trust-uid UID         this user needs no key on a Unix socket; repeatable\n"
 	"  --host NAME             one more name that clients may call us by; repeatable\n"
 	"  --origin URL            pages of this origin may ask; repeatable\n"
@@ -47,8 +47,9 @@ static const char help[] =
 	"  --version, --help\n"
 	"\n"
 	"example:\n"
-	"  signalbox-http --key-file ~/.config/signalbox/http.key &\n"
-	"  curl http://" LISTEN_DEFAULT "/v1/chat/completions -H \"Authorization: Bearer $(cat ~/.config/signalbox/http.key)\" \\\n"
+	"  KEY=$(signalbox key create --tenant me)\n"
+	"  signalbox-http &\n"
+	"  curl http://" LISTEN_DEFAULT "/v1/chat/completions -H \"Authorization: Bearer $KEY\" \\\n"
 	"       -H 'Content-Type: application/json' -d '{\"model\": \"openai/gpt-5.2\", \"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}]}'\n"
 	"\n"
 	"man page: signalbox-http(1)\n";
@@ -221,32 +222,6 @@ take_arguments(struct door_options *o, int argc, char **argv)
 
 /* ---- start and end ---- */
 
-/* The default key file; its directory is made. False: said why. */
-static bool
-find_key_file(char *to, size_t bytes)
-{
-	const char *state = getenv("STATE_DIRECTORY"), *config = getenv("XDG_CONFIG_HOME"), *home = getenv("HOME");
-	char dir[4000];
-	int n = -1;
-	if (state && *state)
-		n = snprintf(dir, sizeof dir, "%.*s", (int)strcspn(state, ":"), state);
-	else if (config && *config)
-		n = snprintf(dir, sizeof dir, "%s/signalbox", config);
-	else if (home && *home)
-		n = snprintf(dir, sizeof dir, "%s/.config/signalbox", home);
-	if (n < 0 || (size_t)n >= sizeof dir || snprintf(to, bytes, "%s/http.key", dir) >= (int)bytes) {
-		sbx_log(SBX_LOG_ERROR, "key_file", SBX_STR("why", "there is no place for a key; name one with --key-file"));
-		return false;
-	}
-	for (char *slash = dir + 1; (slash = strchr(slash, '/')); slash++) {
-		*slash = 0;
-		(void)mkdir(dir, 0700); /* what is missing; a failure shows when the file is opened */
-		*slash = '/';
-	}
-	(void)mkdir(dir, 0700);
-	return true;
-}
-
 static void
 harden(void)
 {
@@ -272,7 +247,6 @@ main(int argc, char **argv)
 		.epoll_fd = -1,
 		.signal_fd = -1,
 	};
-	char key_file[4096];
 	const struct sbx_log_opts log = sbx_log_default();
 	sbx_log_init(&log);
 	int rc = take_arguments(&door.options, argc, argv);
@@ -280,17 +254,13 @@ main(int argc, char **argv)
 		return rc;
 	harden();
 	rc = EXIT_FAILURE;
-	if (!door.options.key_file) {
-		if (!find_key_file(key_file, sizeof key_file))
-			return rc;
-		door.options.key_file = key_file;
-	}
 	if (server_open(&door) && links_open(&door) && listen_open(&door) && keys_open(&door)) {
 		(void)sbx_sd_notify("READY=1");
 		rc = server_run(&door);
 	}
 	server_close(&door);
 	links_close(&door);
+	keys_close();
 	sbx_log_tick(true);
 	return rc;
 }

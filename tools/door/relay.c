@@ -144,6 +144,10 @@ on_end(struct call *call, const struct sbx_event *ev)
 void
 relay_on_event(struct call *call, const struct sbx_event *ev)
 {
+	if (call->state == CALL_CHECKING) {
+		keys_on_answer(call, ev);
+		return;
+	}
 	if (!call->endpoint->operation) {
 		if (ev->last)
 			models_on_stats(call, ev->note == SBX_NOTE_STATS ? ev->reply : NULL);

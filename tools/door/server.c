@@ -40,6 +40,8 @@ clock_ns(const struct door *d, enum clock clock)
 	switch (clock) {
 	case CLOCK_HEAD:
 		return HEAD_NS;
+	case CLOCK_CHECK:
+		return CHECK_NS;
 	case CLOCK_IDLE:
 		return IDLE_NS;
 	case CLOCK_LEAVE:
@@ -114,6 +116,8 @@ run_clocks(struct door *d)
 		while ((c = d->clock[i].first) && c->due_ns <= d->now_ns) {
 			if (i == CLOCK_COMMIT || i == CLOCK_COMMENT)
 				relay_on_clock(c->call);
+			else if (i == CLOCK_CHECK)
+				keys_on_clock(c->call);
 			else
 				time_out(c);
 		}
@@ -156,6 +160,7 @@ call_new(struct conn *c)
 	if (!call)
 		return NULL;
 	call->conn = c;
+	call->state = CALL_BODY;
 	call->began_ns = d->now_ns;
 	call->body.max = BODY_MAX_BYTES;
 	call->out.max = STREAM_MAX_BYTES;
@@ -205,16 +210,21 @@ queue(struct call *call)
 
 /* ---- libmicrohttpd's callbacks ---- */
 
-/* The first look: by the head. */
+/* By the head: the first look, and another one when the agent has said whether the key is good. Nothing of a body is read before. */
 static enum MHD_Result
-on_head(struct conn *c, const char *url, const char *method, void **ret_call)
+on_head(struct call *call, const char *url, const char *method)
 {
+	struct conn *c = call->conn;
 	struct problem problem;
-	struct call *call = call_new(c);
-	if (!call)
-		return MHD_NO;
-	*ret_call = call;
 	bool welcome = guard_check(call, url, method, &problem);
+	if (call->verdict == VERDICT_ASKED) {
+		call->state = CALL_CHECKING;
+		clock_set(c, CLOCK_CHECK);
+		call->suspended = true;
+		MHD_suspend_connection(c->mhd);
+		return MHD_YES;
+	}
+	call->state = CALL_BODY;
 	c->bad_target = false;
 	uint64_t length = guard_length(call);
 	clock_set(c, length ? CLOCK_BODY : CLOCK_NONE);
@@ -284,8 +294,12 @@ on_request(void *arg, struct MHD_Connection *mhd, const char *url, const char *m
 	(void)version;
 	if (c->killed)
 		return MHD_NO;
-	if (!call)
-		return on_head(c, url, method, con_cls);
+	if (!call) {
+		*con_cls = call = call_new(c);
+		return call ? on_head(call, url, method) : MHD_NO;
+	}
+	if (call->state == CALL_CHECKING)
+		return on_head(call, url, method);
 	if (*upload_bytes) {
 		size_t n = *upload_bytes;
 		*upload_bytes = 0;
