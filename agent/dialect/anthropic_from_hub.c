@@ -91,6 +91,7 @@ sbx_anthropic_native(struct sbx_anthropic_writing *aw, struct sbx_span object)
 		else
 			sbx_anthropic_cannot_say(aw, "x_native");
 	}
+	aw->native |= ours.n > 0;
 	return ours;
 }
 
@@ -532,8 +533,12 @@ sbx_anthropic_from_hub(enum sbx_op op, struct sbx_span body, const struct sbx_tr
 	while (!aw.faulty && sbx_json_object_next(&it, &name, &value))
 		sort_member(&aw, &asked, name, value);
 	asked.native = sbx_anthropic_native(&aw, root);
+	const size_t before = out->n;
 	if (!aw.faulty)
 		write_body(&aw, &asked);
+	/* What was copied unseen may name again what is said elsewhere: the model, or the limit. No reader may see two values. */
+	if (aw.native && !sbx_anthropic_stopped(&aw) && sbx_json_check((const char *)out->data + before, out->n - before, &aw.scratch, NULL))
+		sbx_anthropic_wrong(&aw, "x_native", "must not repeat what the request says elsewhere");
 	sbx_buf_fini(&aw.text);
 	sbx_json_scratch_fini(&aw.scratch);
 	return aw.faulty ? -SBX_ESYNTAX : aw.w.rc;

@@ -114,3 +114,23 @@ sbx_anthropic_merge_usage(struct sbx_span before, struct sbx_span later, struct 
 	sbx_jw_close(&w, '}');
 	return w.rc;
 }
+
+int
+sbx_anthropic_add_cost(struct sbx_span payload, struct sbx_span usage, const char *usd, struct sbx_buf *out)
+{
+	struct sbx_span root = sbx_json_root(payload.at, payload.n), message, own = { NULL, 0 }, name, value;
+	(void)usage; /* in a stream it is the merged one, which is nowhere in the payload */
+	if (!sbx_json_get(root, "usage", &own) && sbx_json_get(root, "message", &message))
+		(void)sbx_json_get(message, "usage", &own);
+	struct sbx_json_iter it = sbx_json_object_iter(own);
+	bool given = sbx_json_get(own, "cost", &value);
+	if (sbx_json_type(own) != SBX_JSON_OBJECT || (given && !usd))
+		return sbx_buf_append(out, payload.at, payload.n);
+	struct sbx_span instead = given ? value : (struct sbx_span){ own.at + own.n - 1, 0 }; /* before the closing brace */
+	const char *label = given ? "" : sbx_json_object_next(&it, &name, &value) ? ",\"cost\":" : "\"cost\":";
+	const char *behind = instead.at + instead.n;
+	int rc = sbx_buf_append(out, payload.at, (size_t)(instead.at - payload.at));
+	if (rc == 0)
+		rc = sbx_buf_printf(out, "%s%s", label, usd ? usd : "null");
+	return rc ? rc : sbx_buf_append(out, behind, (size_t)(payload.at + payload.n - behind));
+}

@@ -16,6 +16,7 @@ struct sbx_anthropic_writing {
 	struct sbx_json_writer w;
 	struct sbx_fault *fault;
 	bool faulty;              /* *fault is set */
+	bool native;              /* something was taken from x_native */
 	bool open_tool_turn;      /* the last turn of the model's called tools without a thought given back before it, and what follows are results */
 	struct sbx_json_scratch scratch; /* for arguments, which are JSON inside a string */
 	struct sbx_buf text;      /* a string unescaped, for as long as it is looked at */

@@ -109,7 +109,7 @@ sbx_jw_text(struct sbx_json_writer *w, struct sbx_span text)
 {
 	sbx_jw_comma(w);
 	if (w->rc == 0)
-		w->rc = sbx_json_string_encode(text.at, text.n, w->out);
+		w->rc = sbx_json_string_encode(text.n ? text.at : "", text.n, w->out);
 }
 
 static inline void

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Recorded answers of Anthropic's, where a folder of them is given by $SIGNALBOX_RECORDINGS: decoded at once and byte by byte against what
- * was expected of them; cut short, never a success; and each recorded request through the hub's form and back, as it was but for
- * what the reviewed list names.
+ * was expected of them, and so again after they were written anew for a client of the dialect; cut short, never a success; and each
+ * recorded request through the hub's form and back, as it was but for what the reviewed list names.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -25,6 +25,7 @@ struct call {
 };
 
 struct got {
+	struct sbx_encoder *again; /* writes what is decoded; NULL = nobody does */
 	struct sbx_buf text;
 	struct call call[16];
 	uint32_t n_calls;
@@ -40,6 +41,8 @@ note(void *arg, const struct sbx_hub_event *ev)
 {
 	struct got *g = arg;
 	assert_false(g->failed || g->ended);
+	if (g->again)
+		assert_int_equal(sbx_anthropic_encoder_event(g->again, ev), 0);
 	switch (ev->kind) {
 	case SBX_HUB_TEXT:
 		assert_int_equal(sbx_buf_append(&g->text, ev->text.at, ev->text.n), 0);
@@ -78,9 +81,10 @@ note(void *arg, const struct sbx_hub_event *ev)
 }
 
 static void
-got_init(struct got *g)
+got_init(struct got *g, struct sbx_encoder *again)
 {
 	memset(g, 0, sizeof *g);
+	g->again = again;
 	sbx_buf_init(&g->text, SBX_BODY_MAX_BYTES);
 	g->usage = SBX_USAGE_NONE;
 }
@@ -95,12 +99,12 @@ got_fini(struct got *g)
 
 /* step: bytes fed at once. ret_complete_at: so many were fed when it was complete. */
 static void
-decode(const char *bytes, size_t n, size_t step, int status, bool stream, struct got *g, size_t *ret_complete_at)
+decode(const char *bytes, size_t n, size_t step, int status, bool stream, struct sbx_encoder *again, struct got *g, size_t *ret_complete_at)
 {
 	struct sbx_json_scratch scratch;
 	const struct sbx_decode_opts opts = { .op = SBX_OP_CHAT, .choices = 1, .stream = stream, .want_text = true };
 	sbx_json_scratch_init(&scratch);
-	got_init(g);
+	got_init(g, again);
 	const struct sbx_dialect *a = &sbx_dialect_anthropic;
 	struct sbx_decoder *d = a->decoder_new(&opts, &scratch, note, g);
 	assert_non_null(d);
@@ -179,6 +183,31 @@ compare(const char *id, const struct got *g, const json_t *expected)
 		if (!json_equal(arguments, json_object_get(want, "arguments")))
 			fail_msg("%s: arguments of call %u", id, (unsigned)i);
 		json_decref(arguments);
+	}
+}
+
+/* Written for a client of the dialect, as a stream and whole, an answer says what it said. */
+static void
+write_again(const char *id, const char *bytes, size_t n, bool stream, const json_t *expected)
+{
+	for (int as_stream = 0; as_stream < 2; as_stream++) {
+		const struct sbx_encode_opts opts = { .op = SBX_OP_CHAT, .stream = as_stream, .model = "m", .id = "msg" };
+		struct sbx_buf out;
+		struct got g;
+		size_t at;
+		sbx_buf_init(&out, SBX_BODY_MAX_BYTES);
+		struct sbx_encoder *again = sbx_anthropic_encoder_new(&opts, &out);
+		decode(bytes, n, n, 200, stream, again, &g, &at);
+		bool whole = g.complete;
+		got_fini(&g);
+		if (whole) {
+			assert_int_equal(sbx_anthropic_encoder_end(again), 0);
+			decode((const char *)out.data, out.n, out.n, 200, as_stream, NULL, &g, &at);
+			compare(id, &g, expected);
+			got_fini(&g);
+		}
+		sbx_anthropic_encoder_free(again);
+		sbx_buf_fini(&out);
 	}
 }
 
@@ -323,15 +352,17 @@ try_case(const char *folder, const char *id, unsigned *n_answers, unsigned *n_re
 	const size_t steps[] = { n, 1, 7 };
 	struct got g;
 	for (size_t i = 0; i < 3; i++) {
-		decode(bytes, n, steps[i], status, stream, &g, i == 1 ? &complete_at : &cut_at);
+		decode(bytes, n, steps[i], status, stream, NULL, &g, i == 1 ? &complete_at : &cut_at);
 		compare(id, &g, expected);
 		got_fini(&g);
 	}
 	(*n_answers)++;
+	if (status == 200)
+		write_again(id, bytes, n, stream, expected);
 	for (size_t cut = 0; stream && cut + 2 < complete_at; cut += 1 + n / 997) { /* two: the line ends behind the event itself */
 		char *part = malloc(cut + 1); /* of its own, so that reading beyond it shows */
 		memcpy(part, bytes, cut);
-		decode(part, cut, cut + 1, status, stream, &g, &cut_at);
+		decode(part, cut, cut + 1, status, stream, NULL, &g, &cut_at);
 		if (g.complete)
 			fail_msg("%s: a success when cut at %zu", id, cut);
 		got_fini(&g);

@@ -115,6 +115,8 @@ static const struct from_case froms[] = {
 	{ "it may not when a tool is forced", 0, NEW, "{" HI ",\"reasoning_effort\":\"low\",\"tools\":[" FN("g") "],\"tool_choice\":\"required\"}", "?reasoning_effort" },
 	{ "nor after a call without a thought", 0, OLD, "{\"reasoning_effort\":\"high\",\"messages\":[" USER_HI "," CALLS(CALL("x", "{}")) "," RESULT("x", "1") "]}",
 	  BODY("\"messages\":[" USER_HI ",{\"role\":\"assistant\",\"content\":[" USE("x", "{}") "]},{\"role\":\"user\",\"content\":[" TOOL_RESULT("x", "1") "]}]") },
+	{ "after one with a thought it may", RECALL, OLD, "{\"reasoning_effort\":\"high\",\"messages\":[" USER_HI "," CALLS(CALL("x\\\"1", "{}")) "," RESULT("x\\\"1", "1") "]}",
+	  BODY("\"messages\":[" USER_HI ",{\"role\":\"assistant\",\"content\":[{\"type\":\"thinking\",\"thinking\":\"r\",\"signature\":\"s\"}," USE("x_1", "{}") "]},{\"role\":\"user\",\"content\":[" TOOL_RESULT("x_1", "1") "]}],\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":3276}") },
 	{ "after that turn it may", 0, OLD, "{\"reasoning_effort\":\"high\",\"messages\":[" USER_HI "," CALLS(CALL("x", "{}")) "," RESULT("x", "1") ",{\"role\":\"assistant\",\"content\":\"a\"}," USER_HI "]}",
 	  BODY("\"messages\":[" USER_HI ",{\"role\":\"assistant\",\"content\":[" USE("x", "{}") "]},{\"role\":\"user\",\"content\":[" TOOL_RESULT("x", "1") "]},{\"role\":\"assistant\",\"content\":\"a\"}," USER_HI "],\"thinking\":{\"type\":\"enabled\",\"budget_tokens\":3276}") },
 	/* ---- the rest ---- */
@@ -145,6 +147,8 @@ static const struct from_case froms[] = {
 	{ "its own blocks, tools, messages", 0, NEW, "{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"x_native\",\"x_native\":{\"anthropic\":{\"type\":\"container_upload\"}}},{\"type\":\"text\",\"text\":\"a\",\"x_native\":{\"anthropic\":{\"citations\":[]}}}]},"
 	  "{\"role\":\"x_native\",\"x_native\":{\"anthropic\":{\"role\":\"system\",\"content\":\"s\"}}}," USER_HI "],\"tools\":[{\"type\":\"x_native\",\"x_native\":{\"anthropic\":{\"type\":\"web_search\"}}}]}",
 	  BODY("\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"container_upload\"},{\"type\":\"text\",\"text\":\"a\",\"citations\":[]}]},{\"role\":\"system\",\"content\":\"s\"}," USER_HI "],\"tools\":[{\"type\":\"web_search\"}]") },
+	{ "said twice", 0, NEW, "{" HI ",\"x_native\":{\"anthropic\":{\"mod\\u0065l\":\"dear\"}}}", "!x_native" },
+	{ "said twice, inside", DROP, NEW, MSGS("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\",\"x_native\":{\"anthropic\":{\"text\":\"b\"}}}]}"), "!x_native" },
 	{ "another's", 0, NEW, "{" HI ",\"x_native\":{\"gemini\":{}}}", "?x_native" },
 	{ "another's, inside", 0, NEW, MSGS("{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\",\"x_native\":{\"gemini\":{}}}]}"), "?messages[0].content[0].x_native" },
 };
@@ -287,7 +291,7 @@ test_to_hub_refuses(void **state)
 static void
 test_limit(void **state)
 {
-	const struct from_case *c = &froms[sizeof froms / sizeof froms[0] - 4];
+	const struct from_case *c = &froms[sizeof froms / sizeof froms[0] - 5];
 	const struct sbx_translation t = { .model = c->model };
 	(void)state;
 	for (size_t max = 1;; max++) {
