@@ -95,7 +95,7 @@ $(B)/signalboxd: $(call obj,agent/main.c) $(B)/libagent.a $(B)/libsignalbox.a
 $(B)/signalbox: $(call obj,$(CLI_SRC)) $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_CLIENT) -lcurl -ljansson -o $@
 # Of the agent it has what every daemon needs, and nothing that knows of providers.
-$(B)/signalbox-http: $(call obj,$(DOOR_SRC) agent/log.c agent/keys.c agent/sdnotify.c agent/io/listen.c) $(B)/libsignalbox.a
+$(B)/signalbox-http: $(call obj,$(DOOR_SRC) agent/log.c agent/keys.c agent/sdnotify.c agent/confine.c agent/io/listen.c) $(B)/libsignalbox.a
 	$(Q)$(link) $^ $(LIBS_DOOR) -o $@
 $(B)/signalbox-mock: $(call obj,$(MOCK_SRC))
 	$(Q)$(link) $^ $(LIBS_MOCK) -o $@

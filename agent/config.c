@@ -231,8 +231,9 @@ read_store(struct sbx_build *b, struct sbx_span value)
 	bool on = true;
 	size_t mark = sbx_read_enter(&b->r, "store");
 	if (!value.n) {
-		if (sbx_path_store(fallback, sizeof fallback) == 0) {
+		if (sbx_path_store(b->home_store, fallback, sizeof fallback) == 0) {
 			b->c->store = strdup(fallback);
+			b->c->store_by_default = true;
 			b->r.no_memory |= !b->c->store;
 		}
 	} else if (!sbx_json_bool(value, &on)) {
@@ -478,6 +479,7 @@ parse(const char *name, const char *source, char *text, size_t n, const struct s
 		goto out;
 	b->r = (struct sbx_reader){ .name = name, .text = text, .errors = ret_errors, .notes = &c->notes };
 	b->vault = opts->vault;
+	b->home_store = opts->home_store;
 	b->c = c;
 	if (text) {
 		sbx_read_blank_comments(text, n);

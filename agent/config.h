@@ -71,6 +71,7 @@ struct sbx_config {
 	} limits;
 
 	char *store;                /* path of the database, absolute; NULL = none is kept */
+	bool store_by_default;      /* nobody has named it */
 	char *source;               /* path of the file; NULL: there was none */
 	uint32_t n_usable;          /* providers with at least one credential */
 	struct sbx_config_messages notes; /* notes and warnings, never errors */
@@ -80,6 +81,7 @@ struct sbx_config {
 struct sbx_config_opts {
 	const char *path;           /* --config; NULL = $SIGNALBOX_CONFIG, the user's, the system's, none (agent/paths.h) */
 	struct sbx_vault *vault;    /* the same one at every load */
+	bool home_store;            /* where no store is named, and no service manager says where one is kept, there is one in the user's home */
 	bool strict;                /* no usable provider at all is an error, not a warning */
 };
 

@@ -15,6 +15,7 @@
 struct sbx_build {
 	struct sbx_reader r;
 	struct sbx_vault *vault;
+	bool home_store;              /* as in sbx_config_opts */
 	struct sbx_config *c; /* what is being built */
 	uint32_t target_cap;  /* rows allocated of c->tables.target; it doubles */
 	/* Known providers that the file mentions, also to keep them out; by index of sbx_known_providers. */

@@ -2,7 +2,7 @@
 /*
  * main.c -- signalboxd: read the arguments, build the world, run it, take it down in reverse. No policy.
  *
- * Order of the start, and why: keys leave the environment before any thread can exist; the process is made undumpable before
+ * Order of the start, and why: the spawner of the HTTP door is forked before anything is read that it must not have; keys leave the environment before any thread can exist; the process is made undumpable before
  * keys are read; the sockets listen, or are taken from another agent, only once requests can be served.
  */
 #include <errno.h>
@@ -37,6 +37,7 @@
 #include "agent/log.h"
 #include "agent/paths.h"
 #include "agent/sdnotify.h"
+#include "agent/spawner.h"
 
 #define EXIT_USAGE 64
 #define EXIT_CONFIG 78
@@ -54,6 +55,9 @@ static const char help[] =
 	"                   /etc/signalbox/config.json; the first found wins; none is fine)\n"
 	"  --replace        take the place of the agent that runs: it hands over its sockets, no client is refused, and it\n"
 	"                   ends when its requests have; without one running, an ordinary start\n"
+	"  --http ADDRESS   run the HTTP door too, at HOST:PORT or the path of a Unix socket; repeatable. At the first start a key\n"
+	"                   for it is made and shown\n"
+	"  --http-user USER who the door is, where the agent is root (default: signalbox-http, else nobody's number)\n"
 	"  --check          validate the configuration, name the file, and exit\n"
 	"  --loop KIND      auto, uring or epoll (default: $SIGNALBOX_LOOP, else auto)\n"
 	"  --log LEVEL      error, warning, notice, info or debug (default: info)\n"
@@ -63,7 +67,7 @@ static const char help[] =
 	"signals: SIGTERM, SIGINT drain and stop (a second one stops at once); SIGHUP reloads; SIGUSR1 logs a summary\n"
 	"\n"
 	"example, with nothing configured:\n"
-	"  OPENAI_API_KEY=sk-... signalboxd &\n"
+	"  OPENAI_API_KEY=sk-... signalboxd --http 127.0.0.1:8088 &\n"
 	"  signalbox ask -m openai/gpt-5.2 --stream 'Say hello'\n"
 	"\n"
 	"man pages: signalboxd(8), signalboxd.conf(5)\n";
@@ -84,6 +88,9 @@ struct daemon {
 	bool replace;                        /* --replace */
 	bool replaced;                       /* another agent has our place: its board, its sockets */
 	struct sbx_inheritance inheritance;  /* of the agent whose place this one takes, while it starts */
+	struct sbx_spawner_opts door;        /* --http */
+	struct sbx_spawner spawner;
+	struct sbx_watch *spawner_end;
 };
 
 static struct daemon *
@@ -133,7 +140,7 @@ static int
 reload(struct sbx_agent *agent, struct sbx_buf *say)
 {
 	struct daemon *d = daemon_of(agent);
-	struct sbx_config_opts opts = { .path = d->config_path, .vault = &d->vault };
+	struct sbx_config_opts opts = { .path = d->config_path, .vault = &d->vault, .home_store = d->door.n_addresses > 0 };
 	struct sbx_config_messages errors = { 0 };
 	struct sbx_config *config;
 	struct sbx_world *world;
@@ -192,6 +199,7 @@ begin_drain(struct daemon *d)
 	const pid_t heir = a->heir ? sbx_session_pid(a->heir) : 0; /* also one that has yet to say that it serves: it has our sockets */
 	a->draining = true;
 	sbx_warmer_end(a);
+	sbx_spawner_stop(&d->spawner);
 	d->replaced = heir != 0;
 	d->drain_until_ns = now_ns + d->drain_ns;
 	sbx_publish_state(a->publisher, a->world, d->replaced ? SBX_BOARD_REPLACED : SBX_BOARD_DRAINING, now_ns);
@@ -289,11 +297,59 @@ open_store(struct daemon *d)
 	struct sbx_agent *a = &d->agent;
 	if (!a->world->config->store)
 		return 0;
+	if (a->world->config->store_by_default)
+		sbx_path_make_parents(a->world->config->store);
 	if (sbx_store_new(a->world->config->store, &a->store))
 		return -1;
 	if (sbx_watch_new(a->loop, sbx_store_fd(a->store), SBX_WATCH_IN, on_reports, a->store, &d->reports))
 		return -1;
 	return sbx_vkeys_open(a);
+}
+
+/* ---- the door ---- */
+
+static void
+on_spawner_end(void *arg, int fd, unsigned events)
+{
+	struct daemon *d = arg;
+	(void)fd;
+	(void)events;
+	if (!d->agent.draining)
+		sbx_log(SBX_LOG_ERROR, "door_lost", SBX_STR("says", "its spawner was killed, and the door with it; all else works. A restart of the agent starts it again"));
+	sbx_watch_free(d->spawner_end);
+	d->spawner_end = NULL;
+}
+
+/* To standard error and not by the log, which may go anywhere: it is shown this once. */
+static void
+show_local_key(void *arg, const char *secret)
+{
+	const struct daemon *d = arg;
+	const char *address = d->door.address[0];
+	(void)fprintf(stderr, "# a key for the programs of this host was made; what an SDK needs, shown this once:\n");
+	if (address[0] != '/')
+		(void)fprintf(stderr, "export OPENAI_BASE_URL=%s://%s/v1\n", strncmp(address, "tls:", 4) == 0 ? "https" : "http",
+		              address + (strncmp(address, "tls:", 4) == 0 ? 4 : 0));
+	(void)fprintf(stderr, "export OPENAI_API_KEY=%s\n", secret);
+}
+
+static int
+start_door(struct daemon *d)
+{
+	struct sbx_agent *a = &d->agent;
+	if (d->spawner.fd < 0)
+		return 0;
+	if (sbx_watch_new(a->loop, d->spawner.fd, SBX_WATCH_IN, on_spawner_end, d, &d->spawner_end))
+		return -1;
+	if (sbx_spawner_go(&d->spawner, a->world->config->listen.socket))
+		return 0; /* the watch will say so */
+	if (!a->store)
+		sbx_log(SBX_LOG_WARNING, "door", SBX_STR("says", "without a store there are no virtual keys, so nobody can come in by the door; see \"store\" in signalboxd.conf(5)"));
+	else if (sbx_log_default().journal)
+		sbx_log(SBX_LOG_INFO, "door", SBX_STR("says", "keys for its clients: signalbox key create --tenant T")); /* a journal is no place for one */
+	else
+		sbx_vkeys_want_local(a, show_local_key, d);
+	return 0;
 }
 
 static void
@@ -392,6 +448,8 @@ static int
 open_sockets(struct daemon *d)
 {
 	const struct sbx_config *config = d->agent.world->config;
+	const bool has_group = config->listen.has_group || d->spawner.has_user; /* a door that is another user has to reach it */
+	const gid_t group = config->listen.has_group ? config->listen.group : d->spawner.gid;
 	struct sbx_sd_fds fds = { .n = 0 };
 	char why[640];
 	int rc = d->replace ? inherit_sockets(d) : 0;
@@ -409,7 +467,7 @@ open_sockets(struct daemon *d)
 			sbx_listen_adopt(l, fds.fd[i].fd);
 	}
 	if ((d->client_socket.fd < 0 &&
-	     sbx_listen_open(&d->client_socket, config->listen.socket, 0660, config->listen.has_group, config->listen.group, why, sizeof why)) ||
+	     sbx_listen_open(&d->client_socket, config->listen.socket, 0660, has_group, group, why, sizeof why)) ||
 	    (d->admin_socket.fd < 0 && sbx_listen_open(&d->admin_socket, config->listen.admin_socket, 0600, false, 0, why, sizeof why))) {
 		sbx_log(SBX_LOG_ERROR, "listen", SBX_STR("why", why));
 		return -1;
@@ -533,6 +591,7 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 		sbx_config_free(config);
 		return -1;
 	}
+	a->door_uid = d->spawner.has_user ? d->spawner.uid : (uid_t)-1;
 	a->reload = reload;
 	a->leave = leave;
 	a->client_socket = &d->client_socket;
@@ -573,7 +632,7 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 		return -1;
 	publish(d);
 	sbx_handover_end(&d->inheritance);
-	return 0;
+	return start_door(d);
 }
 
 /* In reverse, so that a leak checker finds nothing, and a half-built agent comes down as well. */
@@ -591,6 +650,8 @@ tear_down(struct daemon *d)
 			sbx_watch_free(d->signals);
 		if (d->reports)
 			sbx_watch_free(d->reports);
+		if (d->spawner_end)
+			sbx_watch_free(d->spawner_end);
 		if (d->predecessor) {
 			sbx_watch_free(d->predecessor);
 			(void)close(d->predecessor_fd);
@@ -618,12 +679,13 @@ tear_down(struct daemon *d)
 	sbx_vault_fini(&d->vault);
 	if (d->signal_fd >= 0)
 		(void)close(d->signal_fd);
+	sbx_spawner_end(&d->spawner, d->stop_now);
 }
 
 static int
 check_config(struct daemon *d)
 {
-	struct sbx_config_opts opts = { .path = d->config_path, .vault = &d->vault };
+	struct sbx_config_opts opts = { .path = d->config_path, .vault = &d->vault, .home_store = d->door.n_addresses > 0 };
 	struct sbx_config_messages errors = { 0 };
 	struct sbx_config *config;
 	int rc = sbx_config_load(&opts, &config, &errors);
@@ -667,12 +729,14 @@ main(int argc, char **argv)
 	static const struct option options[] = {
 		{ "config", required_argument, NULL, 'c' }, { "check", no_argument, NULL, 'k' },       { "replace", no_argument, NULL, 'r' },
 		{ "loop", required_argument, NULL, 'l' },   { "log", required_argument, NULL, 'g' },   { "drain", required_argument, NULL, 'd' },
+		{ "http", required_argument, NULL, 'p' },   { "http-user", required_argument, NULL, 'u' },
 		{ "version", no_argument, NULL, 'v' },      { "help", no_argument, NULL, 'h' },        { NULL, 0, NULL, 0 },
 	};
 	static struct daemon d = { .client_socket = { -1, -1, NULL }, .admin_socket = { -1, -1, NULL }, .signal_fd = -1,
-		.inheritance = { .fd = -1, .client = { -1, -1, NULL }, .admin = { -1, -1, NULL } }, .drain_ns = DRAIN_S * 1000000000ull };
+		.inheritance = { .fd = -1, .client = { -1, -1, NULL }, .admin = { -1, -1, NULL } }, .drain_ns = DRAIN_S * 1000000000ull, .spawner = { .fd = -1 } };
 	const char *loop = getenv("SIGNALBOX_LOOP");
 	enum sbx_log_level level = SBX_LOG_INFO;
+	const char *level_word = "info";
 	enum sbx_loop_kind kind;
 	bool check = false;
 	char *end;
@@ -694,6 +758,15 @@ main(int argc, char **argv)
 		case 'g':
 			if (sbx_log_level_parse(optarg, &level))
 				return usage("--log does not know ", optarg);
+			level_word = optarg;
+			break;
+		case 'p':
+			if (d.door.n_addresses == SBX_SPAWNER_ADDRESSES_MAX)
+				return usage("--http is there too often", NULL);
+			d.door.address[d.door.n_addresses++] = optarg;
+			break;
+		case 'u':
+			d.door.user = optarg;
 			break;
 		case 'd':
 			errno = 0;
@@ -713,6 +786,8 @@ main(int argc, char **argv)
 	}
 	if (optind < argc)
 		return usage("unexpected argument ", argv[optind]);
+	if (d.door.user && !d.door.n_addresses)
+		return usage("--http-user belongs to --http", NULL);
 	if (parse_loop(loop, &kind))
 		return usage("the loop is auto, uring or epoll, not ", loop);
 
@@ -720,19 +795,28 @@ main(int argc, char **argv)
 	log.level = level;
 	sbx_log_init(&log);
 	harden();
-	sbx_vault_init(&d.vault);
 	if (check) {
+		sbx_vault_init(&d.vault);
 		int status = check_config(&d);
 		sbx_vault_fini(&d.vault);
 		return status;
 	}
-	struct sbx_config_opts opts = { .path = d.config_path, .vault = &d.vault };
+	d.door.log_level = level_word;
+	d.door.drain_ns = d.drain_ns;
+	char why[640];
+	if (d.door.n_addresses && sbx_spawner_start(&d.door, &d.spawner, why, sizeof why)) {
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", why));
+		return EXIT_FAILURE;
+	}
+	sbx_vault_init(&d.vault);
+	struct sbx_config_opts opts = { .path = d.config_path, .vault = &d.vault, .home_store = d.door.n_addresses > 0 };
 	struct sbx_config_messages errors = { 0 };
 	struct sbx_config *config;
 	if (sbx_config_load(&opts, &config, &errors)) {
 		log_messages(&errors);
 		sbx_config_messages_fini(&errors);
 		sbx_vault_fini(&d.vault);
+		sbx_spawner_end(&d.spawner, true);
 		return EXIT_CONFIG;
 	}
 	log_messages(&config->notes);

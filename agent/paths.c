@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -110,9 +111,27 @@ sbx_path_snapshot(const char *socket, char *ret_path, size_t path_bytes)
 }
 
 int
-sbx_path_store(char *ret_path, size_t path_bytes)
+sbx_path_store(bool home, char *ret_path, size_t path_bytes)
 {
-	return in_state_directory("/signalbox.db", ret_path, path_bytes);
+	int rc = in_state_directory("/signalbox.db", ret_path, path_bytes);
+	if (rc != -SBX_ENOENT || !home)
+		return rc;
+	const char *state = env("XDG_STATE_HOME"), *user = env("HOME");
+	if (state ? state[0] != '/' : !user || user[0] != '/')
+		return -SBX_ENOENT;
+	return join(ret_path, path_bytes, state ? state : user, state ? "/signalbox/signalbox.db" : "/.local/state/signalbox/signalbox.db");
+}
+
+void
+sbx_path_make_parents(const char *path)
+{
+	char dir[4096];
+	const char *slash = path;
+	while ((slash = strchr(slash + 1, '/')) && (size_t)(slash - path) < sizeof dir) {
+		memcpy(dir, path, (size_t)(slash - path));
+		dir[slash - path] = '\0';
+		(void)mkdir(dir, 0700); /* what is missing */
+	}
 }
 
 bool

@@ -20,9 +20,11 @@ int sbx_path_config(const char *named, char *ret_path, size_t path_bytes);
 int sbx_path_socket(char *ret_path, size_t path_bytes);
 /* "admin.sock" in the directory of that socket. Returns 0 or -SBX_ETOOBIG. */
 int sbx_path_admin_socket(const char *socket, char *ret_path, size_t path_bytes);
-/* "signalbox.db" in the first directory of $STATE_DIRECTORY, which service managers set. 0; -SBX_ENOENT it is not set, or is
- * no absolute path; -SBX_ETOOBIG. */
-int sbx_path_store(char *ret_path, size_t path_bytes);
+/* "signalbox.db" in the first directory of $STATE_DIRECTORY, which service managers set; else, if `home`, signalbox/signalbox.db in
+ * $XDG_STATE_HOME, or in ~/.local/state. 0; -SBX_ENOENT none of them is set to an absolute path; -SBX_ETOOBIG. */
+int sbx_path_store(bool home, char *ret_path, size_t path_bytes);
+/* Makes the directories above it that are missing, for us alone. A failure shows when the file is opened. */
+void sbx_path_make_parents(const char *path);
 /* Where the board's snapshot goes: "board.snapshot" in the directory of that socket. Those who may use the socket may enter it, and
  * find the file by the same rule; the state directory is closed to them. Its facts are of this boot, as /run is. Returns 0 or
  * -SBX_ETOOBIG. */

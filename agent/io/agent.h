@@ -95,6 +95,7 @@ struct sbx_agent {
 	bool draining;                   /* no new request is taken */
 	const struct sbx_listen_socket *client_socket, *admin_socket; /* main's; to be handed over */
 	struct sbx_session *heir;        /* it was given them, and is getting ready; NULL = nobody */
+	uid_t door_uid;                  /* of the door that this agent has started: it may speak for others; (uid_t)-1 = none */
 	pid_t predecessor;               /* whose place this agent took; 0 = nobody's */
 	uint64_t alone_ns;               /* since when nobody else serves for it; UINT64_MAX = the predecessor has not ended yet */
 	struct sbx_exchange *dead_exchanges; /* freed at the end of the turn, when no caller can hold them */

@@ -24,13 +24,16 @@ say(char *why, size_t why_bytes, const char *what, const char *path)
 }
 
 static int
-make_directory(const char *path, char *why, size_t why_bytes)
+make_directory(const char *path, bool has_group, gid_t group, char *why, size_t why_bytes)
 {
 	char copy[sizeof ((struct sockaddr_un *)0)->sun_path + 1];
 	(void)snprintf(copy, sizeof copy, "%s", path);
 	const char *dir = dirname(copy);
-	if (mkdir(dir, 0750) && errno != EEXIST)
+	const int rc = mkdir(dir, 0750);
+	if (rc && errno != EEXIST)
 		return say(why, why_bytes, "cannot make the directory", dir);
+	if (rc == 0 && has_group && chown(dir, (uid_t)-1, group)) /* who may use the socket has to come to it */
+		return say(why, why_bytes, "cannot give to its group the directory", dir);
 	return 0;
 }
 
@@ -61,7 +64,7 @@ sbx_listen_open(struct sbx_listen_socket *l, const char *path, mode_t mode, bool
 		(void)snprintf(why, why_bytes, "%s is too long for a socket's path; at most %zu bytes", path, sizeof addr.sun_path - 5);
 		return -1;
 	}
-	if (make_directory(path, why, why_bytes) || take_lock(l, path, why, why_bytes))
+	if (make_directory(path, has_group, group, why, why_bytes) || take_lock(l, path, why, why_bytes))
 		goto fail;
 	l->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (l->fd < 0) {

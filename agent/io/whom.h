@@ -5,7 +5,7 @@
  * A client that serves others, as a door for HTTP does, is one user of the host but many payers. So whoever it names as tenant
  * has a share of the agent of his own, as a user of the host has; and the store keeps all four. Who may be believed is a matter of
  * the peer's user id: those in listen.trusted_uids, and without being named the agent's own user and root, who could read its
- * keys anyway.
+ * keys anyway, and whoever the door is that the agent started itself.
  */
 #ifndef SBX_AGENT_IO_WHOM_H
 #define SBX_AGENT_IO_WHOM_H

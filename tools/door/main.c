@@ -16,6 +16,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/confine.h"
 #include "agent/log.h"
 #include "agent/sdnotify.h"
 
@@ -226,6 +227,7 @@ static void
 harden(void)
 {
 	struct rlimit none = { 0, 0 }, files;
+	(void)prctl(PR_SET_NAME, "signalbox-http"); /* started from a descriptor it has a number for a name */
 	(void)prctl(PR_SET_DUMPABLE, 0); /* prompts and clients' keys pass through: no core file, no ptrace by the same user */
 	(void)setrlimit(RLIMIT_CORE, &none);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
@@ -255,6 +257,9 @@ main(int argc, char **argv)
 	harden();
 	rc = EXIT_FAILURE;
 	if (server_open(&door) && links_open(&door) && listen_open(&door) && keys_open(&door)) {
+		const int confined = sbx_confine();
+		if (confined)
+			sbx_log(SBX_LOG_NOTICE, "confine", SBX_STR("says", "this kernel or container lets no filter be set: starting programs is not denied"), SBX_ERRNO_F("error", confined));
 		(void)sbx_sd_notify("READY=1");
 		rc = server_run(&door);
 	}
