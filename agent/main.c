@@ -607,6 +607,13 @@ build(struct daemon *d, struct sbx_config *config, enum sbx_loop_kind kind)
 	}
 	sbx_log(SBX_LOG_INFO, "loop", SBX_STR("kind", sbx_loop_kind(a->loop) == SBX_LOOP_URING ? "io_uring" : "epoll"), SBX_STR("why", why));
 	a->started_ns = sbx_loop_now_ns(a->loop);
+	a->started_unix_ms = (int64_t)time(NULL) * 1000;
+	a->tally = sbx_tally_new();
+	if (!a->tally) {
+		sbx_log(SBX_LOG_ERROR, "start", SBX_STR("why", "out of memory"));
+		sbx_config_free(config);
+		return -1;
+	}
 	if (curl_global_init(CURL_GLOBAL_DEFAULT) || sbx_upstream_new(a->loop, &a->upstream)) {
 		sbx_log(SBX_LOG_ERROR, "libcurl", SBX_STR("why", "cannot be initialised"));
 		sbx_config_free(config);
@@ -673,6 +680,7 @@ tear_down(struct daemon *d)
 	sbx_loop_free(a->loop);
 	curl_global_cleanup();
 	sbx_session_free_peers(a);
+	sbx_tally_free(a->tally);
 	sbx_buf_fini(&a->frame);
 	sbx_json_scratch_fini(&a->scratch);
 	sbx_timers_fini(&a->timers);

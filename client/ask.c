@@ -78,6 +78,7 @@ set_aside(struct sbx_client *c, struct sbx_inflight *req, const struct sbx_frame
 	case SBX_FRAME_RELOADED:
 	case SBX_FRAME_REPORT:
 	case SBX_FRAME_KEY:
+	case SBX_FRAME_METRICS:
 		req->ended = true;
 		break;
 	default:

@@ -370,6 +370,12 @@ sbx_stats(struct sbx_client *c, uint64_t *ret_id)
 }
 
 int
+sbx_metrics(struct sbx_client *c, uint64_t from, uint64_t *ret_id)
+{
+	return ask_agent(c, SBX_FRAME_METRICS, &(const struct sbx_field){ "from", NULL, from }, 1, ret_id);
+}
+
+int
 sbx_reload(struct sbx_client *c, uint64_t *ret_id)
 {
 	return ask_agent(c, SBX_FRAME_RELOAD, NULL, 0, ret_id);
@@ -540,6 +546,7 @@ frame_event(struct sbx_client *c, const struct sbx_frame *frame, struct sbx_even
 	case SBX_FRAME_RELOADED:
 	case SBX_FRAME_REPORT:
 	case SBX_FRAME_KEY:
+	case SBX_FRAME_METRICS:
 		return end_event(c, frame, req, ev);
 	default:
 		return 0; /* of a later version */

@@ -129,7 +129,7 @@ enum sbx_note {
 	SBX_NOTE_RESET,        /* forget all that came for this request; it starts over */
 	SBX_NOTE_DONE,         /* last: reply */
 	SBX_NOTE_ERROR,        /* last: reply */
-	SBX_NOTE_STATS,        /* last: the answer to sbx_stats(), sbx_reload(), sbx_report(), sbx_keys(): reply */
+	SBX_NOTE_STATS,        /* last: the answer to sbx_stats() and its like, down to sbx_keys(): reply */
 };
 
 struct sbx_event {
@@ -392,6 +392,9 @@ SBX_API int sbx_bypass_target(const struct sbx_board *b, const char *name, uint6
 
 /* ---- the agent itself ---- */
 SBX_API int sbx_stats(struct sbx_client *c, uint64_t *ret_id);  /* answered by SBX_NOTE_STATS */
+/* What was counted since the agent started, as METRICS in signalbox/wire.h: fields "row.0.n" ...; with "next" among them there is
+ * more, from there on. Answered by SBX_NOTE_STATS, or by SBX_NOTE_ERROR: SBX_CODE_FORBIDDEN. Returns as sbx_submit(). Since 0.1. */
+SBX_API int sbx_metrics(struct sbx_client *c, uint64_t from, uint64_t *ret_id);
 SBX_API int sbx_reload(struct sbx_client *c, uint64_t *ret_id); /* on the admin socket: SBX_NOTE_STATS, or SBX_NOTE_ERROR with every
                                                                  * error of the new configuration in its message */
 

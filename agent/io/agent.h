@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "agent/core/tally.h"
 #include "agent/core/timer.h"
 #include "agent/dialect/json_scan.h"
 #include "agent/io/loop.h"
@@ -83,6 +84,7 @@ struct sbx_agent {
 	struct sbx_json_scratch scratch;
 	struct sbx_buf frame;            /* where frames are built before they go to a stream */
 	struct sbx_counters count;
+	struct sbx_tally *tally;         /* the same in detail, for METRICS */
 	struct sbx_session *sessions;    /* all of them */
 	struct sbx_peer *peers;
 	struct sbx_tenant *tenants[SBX_TENANT_BUCKETS]; /* with requests in flight (whom.h) */
@@ -90,6 +92,7 @@ struct sbx_agent {
 	size_t body_bytes;               /* of all requests in flight */
 	size_t part_bytes;               /* received of frames that are not whole yet */
 	uint64_t started_ns;
+	int64_t started_unix_ms;
 	uint64_t generation;             /* random, per start */
 	uint64_t seed;                   /* of the requests' jitter */
 	bool draining;                   /* no new request is taken */

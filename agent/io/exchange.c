@@ -587,10 +587,12 @@ end_ok(struct sbx_exchange *ex, uint8_t attempt)
 		if (sbx_outbox_last(&ex->out) == 0) {
 			ex->agent->count.requests_ok++;
 			ex->agent->count.failovers += ex->req.attempt[attempt].candidate != 0;
+			sbx_record_end(ex, attempt, SBX_CODE_NONE);
 			return;
 		}
 	}
 	ex->agent->count.requests_failed++;
+	sbx_record_end(ex, attempt, SBX_CODE_INTERNAL);
 	replace_rest(ex, SBX_CODE_INTERNAL);
 }
 
@@ -604,6 +606,7 @@ end_error(struct sbx_exchange *ex, const struct sbx_effect *fx)
 		count->requests_lost++;
 	else
 		count->requests_failed++;
+	sbx_record_end(ex, fx->attempt, fx->code);
 	send_error(ex, fx);
 }
 
@@ -760,6 +763,7 @@ sbx_exchange_new(struct sbx_agent *agent, struct sbx_session *session, struct sb
 		return rc;
 	}
 	sbx_router_hold(&ex->world->router, &ex->req);
+	sbx_record_begin(ex);
 	agent->n_exchanges++;
 	agent->body_bytes += submit->body.n;
 	*ret_exchange = ex;

@@ -33,6 +33,7 @@ struct sbx_exchange {
 	struct sbx_exchange *next_dead;
 	uint64_t id;                      /* the client's number for it */
 	uint64_t number;                  /* ours: since the start of the agent */
+	struct sbx_tally_ticket ticket;
 	const struct sbx_route *route;    /* of the world; NULL = it asked for a model or for targets */
 	char *body;                       /* the request's bytes, owned; ask points into them */
 	struct sbx_ask ask;

@@ -12,6 +12,8 @@
 #include "agent/io/ending.h"
 #include "agent/io/exchange.h"
 #include "agent/io/handover.h"
+#include "agent/io/metrics.h"
+#include "agent/io/record.h"
 #include "agent/io/report.h"
 #include "agent/io/stats.h"
 #include "agent/io/vkeys.h"
@@ -243,6 +245,7 @@ static const struct {
 	{ SBX_FRAME_CANCEL, "CANCEL", { NULL } },
 	{ SBX_FRAME_CREDIT, "CREDIT", { "bytes" } },
 	{ SBX_FRAME_STATS, "STATS", { NULL } },
+	{ SBX_FRAME_METRICS, "METRICS", { "from" } },
 	{ SBX_FRAME_RELOAD, "RELOAD", { NULL } },
 	{ SBX_FRAME_TAKEOVER, "TAKEOVER", { NULL } },
 	{ SBX_FRAME_SERVING, "SERVING", { NULL } },
@@ -339,6 +342,7 @@ on_submit(struct sbx_session *s, const struct sbx_frame *frame)
 		return;
 	}
 	if (sbx_submit_read(frame, &submit, &r.code, r.why, sizeof r.why)) {
+		sbx_record_refusal(s->agent, s->peer, NULL, r.code);
 		struct sbx_value reply;
 		bool data = (sbx_map_get(&frame->map, "reply", &reply) && reply.type == SBX_STR && sbx_span_is(reply.bytes, "data")) ||
 		            (sbx_map_get(&frame->map, "as_http", &reply) && reply.type == SBX_BOOL && reply.truth);
@@ -348,10 +352,12 @@ on_submit(struct sbx_session *s, const struct sbx_frame *frame)
 	if (s->n_requests >= s->n_buckets && grow_buckets(s)) {
 		r.code = SBX_CODE_INTERNAL;
 		(void)snprintf(r.why, sizeof r.why, "out of memory");
+		sbx_record_refusal(s->agent, s->peer, &submit, r.code);
 		refuse_request(s, frame->id, submit.data, &r);
 		return;
 	}
 	if (sbx_exchange_new(s->agent, s, s->stream, s->peer, frame->id, &submit, &ex, &r)) {
+		sbx_record_refusal(s->agent, s->peer, &submit, r.code);
 		refuse_request(s, frame->id, submit.data, &r);
 		return;
 	}
@@ -383,6 +389,23 @@ may_administer(struct sbx_session *s, const struct sbx_frame *frame)
 	if (!s->admin)
 		refuse_request(s, frame->id, false, &r);
 	return s->admin;
+}
+
+/* Tenants are not told of each other: only who may speak for all of them gets to see them all. */
+static void
+on_metrics(struct sbx_session *s, const struct sbx_frame *frame)
+{
+	struct sbx_refusal r = { .code = SBX_CODE_FORBIDDEN, .retry_after_ms = -1, .why = "METRICS is for the users in listen.trusted_uids only" };
+	struct sbx_value from = { .u = 0 };
+	if (sbx_map_get(&frame->map, "from", &from) && from.type != SBX_UINT) {
+		fail_frame(s, "METRICS with a `from` that is no number");
+		return;
+	}
+	if (sbx_whom_trusts(s->agent, s->peer))
+		sbx_metrics_frame(s->agent, frame->id, from.u);
+	else
+		sbx_ending_refusal(s->agent, frame->id, false, &r);
+	send_built(s);
 }
 
 static void
@@ -442,6 +465,9 @@ on_frame(struct sbx_session *s, const uint8_t *data, size_t n)
 	case SBX_FRAME_STATS:
 		sbx_stats_frame(s->agent, frame.id);
 		send_built(s);
+		break;
+	case SBX_FRAME_METRICS:
+		on_metrics(s, &frame);
 		break;
 	case SBX_FRAME_RELOAD:
 		if (may_administer(s, &frame))

@@ -11,17 +11,29 @@
 #define STATS_TARGETS_MAX 1024 /* rows told in one frame; with all routes they must stay below the limit of elements */
 _Static_assert(STATS_TARGETS_MAX * (2 + 2 * 11) + SBX_ROUTES_MAX * (2 + SBX_ROUTE_TARGETS_MAX) + 1024 < SBX_FRAME_ELEMENTS_MAX, "a frame holds them");
 
+const char *
+sbx_stats_state(const struct sbx_world *w, uint32_t row, const struct sbx_target *t)
+{
+	return w->config->tables.provider[t->provider].n_credentials ? sbx_breaker_word(sbx_health_target(w->health, row)->state) : "no key";
+}
+
+uint64_t
+sbx_stats_throttled_ms(const struct sbx_target_health *h, uint64_t now_ns)
+{
+	uint64_t until_ns = 0;
+	for (uint32_t k = 0; k < SBX_KEYS_MAX; k++)
+		if (h->throttle_until_ns[k] > now_ns && (!until_ns || h->throttle_until_ns[k] < until_ns))
+			until_ns = h->throttle_until_ns[k];
+	return until_ns ? (until_ns - now_ns) / 1000000u : 0;
+}
+
 static void
 pack_target(struct sbx_packer *p, const struct sbx_world *w, uint32_t row, const struct sbx_target *t, uint64_t now_ns)
 {
 	const struct sbx_target_health *h = sbx_health_target(w->health, row);
-	uint64_t throttled = 0;
 	uint32_t n;
-	for (uint32_t k = 0; k < SBX_KEYS_MAX; k++)
-		if (h->throttle_until_ns[k] > now_ns && (!throttled || h->throttle_until_ns[k] < throttled))
-			throttled = h->throttle_until_ns[k];
 	sbx_pack_map(p, t->name, 11);
-	sbx_pack_str(p, "state", sbx_span_of(w->config->tables.provider[t->provider].n_credentials ? sbx_breaker_word(h->state) : "no key"));
+	sbx_pack_str(p, "state", sbx_span_of(sbx_stats_state(w, row, t)));
 	sbx_pack_uint(p, "in_flight", h->in_flight);
 	sbx_pack_uint(p, "attempts", h->attempts);
 	sbx_pack_uint(p, "successes", h->successes);
@@ -29,7 +41,7 @@ pack_target(struct sbx_packer *p, const struct sbx_world *w, uint32_t row, const
 	sbx_pack_uint(p, "refusals", h->refusals);
 	sbx_pack_str(p, "why", sbx_span_of(h->state == SBX_BREAKER_CLOSED ? "" : sbx_class_meaning(h->why)));
 	sbx_pack_uint(p, "retry_in_ms", (h->state == SBX_BREAKER_OPEN || h->state == SBX_BREAKER_AWAY) && h->until_ns > now_ns ? (h->until_ns - now_ns) / 1000000u : 0);
-	sbx_pack_uint(p, "throttled_ms", throttled ? (throttled - now_ns) / 1000000u : 0);
+	sbx_pack_uint(p, "throttled_ms", sbx_stats_throttled_ms(h, now_ns));
 	sbx_pack_uint(p, "first_content_p50_ms", sbx_latency_quantile_ns(sbx_health_first_content(w->health, row), 500, now_ns, &n) / 1000000u);
 	sbx_pack_uint(p, "first_content_p99_ms", sbx_latency_quantile_ns(sbx_health_first_content(w->health, row), 990, now_ns, &n) / 1000000u);
 }

@@ -63,6 +63,9 @@
  *   REPORT  id n   what the store has of attempts that ended in a span of time; answered by REPORT, or by ERROR:
  *     since_unix_ms, until_unix_ms uint   from and, exclusive, to; default 0 and now
  *     by str             "target" (default), "model", "class", "route", "user" (of the host), "tenant", "key": what a row of the answer is
+ *   METRICS id n   what was counted since the agent started, for a monitoring system; from those whose principal would be taken,
+ *                  else ERROR "forbidden". Answered by METRICS:
+ *     from uint          the first row wanted, default 0. Rows are only ever added at the end
  *   RELOAD  id n   {} : the admin socket only; answered by RELOADED or by ERROR
  *   KEY     id n   virtual keys, which programs show to a door in the place of a provider's; answered by KEY or by ERROR:
  *     do str             "create", "rotate", "revoke", "list": the admin socket only; "check": from whoever's principal would be taken
@@ -118,6 +121,10 @@
  *                  of the new configuration
  *   REPORT         since_unix_ms, until_unix_ms uint; by str; total FIGURES; row map of name -> FIGURES, most attempts first;
  *                  left_out uint: rows beyond the limit, counted in total
+ *   METRICS        generation uint; started_unix_ms uint: since then; next uint, if there are more rows: the `from` to ask for them;
+ *                  row [ROW]; and with from 0 also target map of "provider/model" -> {state str, in_flight uint, throttled_ms uint};
+ *                  time_bounds_ms, token_bounds [uint]; folded map of target, route, tenant, row -> uint: how often a name, or a
+ *                  combination of names, was one too many and counted as "other"
  *
  *   KEY            of create and rotate: key str, secret str (shown this once; the agent keeps its SHA-256), and ABOUT
  *                  of revoke: key str
@@ -145,6 +152,13 @@
  * FIGURES: attempts, ok, wasted (no client got an answer by it), unpriced uint; cost_nanousd and of it wasted_cost_nanousd uint,
  *   of the priced ones, nil where none is; prompt_tokens, completion_tokens, cached_tokens, cache_write_tokens,
  *   reasoning_tokens uint; first_content_mean_ms, total_mean_ms uint|nil
+ * ROW: what str: "request", "attempt", or "running" (n is how many requests run now, and has route and tenant alone); operation str;
+ *   outcome str: of a request "ok" or ERROR's code, of an attempt its class; target str: whose answer, or failure, the client was told, "" =
+ *   none; route str, "" = the request named a model; tenant str: the principal's, else "uid:N" of the peer; n uint;
+ *   duration_ns, first_content_ns (streams alone), input, output (tokens of attempts) HISTOGRAM, absent where nothing was observed;
+ *   and of attempts cached, cache_write, reasoning uint: tokens; cost_nanousd uint; cost_unknown uint: attempts without a known cost
+ * HISTOGRAM: [uint]: the sum of all values; then how many values are at most the first bound, how many more at most the second ...;
+ *   last, how many are beyond all bounds
  *
  * TAKING OVER (signalboxd --replace). A new agent, ready but for its sockets, connects to the admin socket of the running one:
  *   HELLO -> WELCOME, which brings the board: what is known of health
@@ -191,6 +205,7 @@ enum sbx_frame_kind {
 	SBX_FRAME_TAKEOVER = 8,
 	SBX_FRAME_SERVING = 9,
 	SBX_FRAME_KEY = 10, /* both ways */
+	SBX_FRAME_METRICS = 11, /* both ways */
 	/* agent to client */
 	SBX_FRAME_WELCOME = 32,
 	SBX_FRAME_ACCEPTED = 33,

@@ -106,6 +106,8 @@ static const struct bytes bad_frames[] = {
 	ROW("the end inside a pair", "\x93\x05\x01\x81\xa1k"),
 	ROW("SUBMIT with id 0", "\x93\x02\x00\x80"),
 	ROW("CREDIT without bytes", "\x93\x04\x01\x80"),
+	ROW("METRICS from a word", "\x93\x0b\x01\x81\xa4" "from\xa1x"),
+	ROW("METRICS from below 0", "\x93\x0b\x01\x81\xa4" "from\xff"),
 	ROW("CREDIT with text for bytes", "\x93\x04\x01\x81\xa5" "bytes\xa1x"),
 	ROW("a second HELLO", SAYS_HELLO),
 };

@@ -129,6 +129,7 @@ respond(struct call *call, int status, const char *type, char *bytes, size_t n)
 	}
 	call->status = status;
 	call->state = CALL_READY;
+	call->conn->door->count.sent_bytes += n;
 	put(call, "Content-Type", type);
 	put_common(call);
 }
@@ -173,6 +174,13 @@ void
 answer_json(struct call *call, int status, char *json)
 {
 	respond(call, status, "application/json", json, json ? strlen(json) : 0);
+	call_wake(call);
+}
+
+void
+answer_text(struct call *call, const char *type, char *text, size_t n)
+{
+	respond(call, 200, type, text, n);
 	call_wake(call);
 }
 
@@ -261,6 +269,7 @@ read_stream(void *cls, uint64_t at, char *to, size_t max)
 	size_t n = out->n < max ? out->n : max;
 	memcpy(to, out->at + out->from, n);
 	bytes_take(out, n);
+	call->conn->door->count.sent_bytes += n;
 	if (call->request)
 		(void)sbx_grant(call->link->client, call->request, n);
 	return (ssize_t)n;

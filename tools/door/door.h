@@ -31,6 +31,7 @@
 
 #include "agent/io/listen.h"
 #include "tools/door/bytes.h"
+#include "tools/door/exposition.h"
 
 /* ---- limits, and why ---- */
 #define HEAD_NS 10000000000ull          /* from the first byte of a head to its end */
@@ -53,6 +54,8 @@
 #define LISTENERS_MAX 8
 #define NAMES_MAX 16                    /* --host, --origin, --trust-uid */
 #define TARGET_MAX_BYTES 256
+#define METRICS_NS 2000000000ull      /* for the agent to tell its numbers; monitoring systems give up after 10 s */
+#define METRICS_FRESH_NS 1000000000ull /* so old they may be: whoever asks more often costs the agent nothing */
 
 struct door;
 struct call;
@@ -84,7 +87,7 @@ struct link {                /* one connection to the agent */
 };
 
 /* ---- clocks: each of one length, so that a list of each is in order ---- */
-enum clock { CLOCK_NONE, CLOCK_HEAD, CLOCK_CHECK, CLOCK_IDLE, CLOCK_LEAVE, CLOCK_BODY, CLOCK_COMMIT, CLOCK_COMMENT, CLOCK__COUNT };
+enum clock { CLOCK_NONE, CLOCK_HEAD, CLOCK_CHECK, CLOCK_IDLE, CLOCK_LEAVE, CLOCK_BODY, CLOCK_COMMIT, CLOCK_COMMENT, CLOCK_METRICS, CLOCK__COUNT };
 
 struct peer {                /* who connects: an address beyond loopback, or a user on a Unix socket */
 	uint8_t key[17];
@@ -138,6 +141,8 @@ struct endpoint {
 	const char *method;
 	const char *operation;   /* of the agent; NULL = answered here */
 	void (*begin)(struct call *); /* sets an answer, or leaves it to come */
+	void (*on_reply)(struct call *, const struct sbx_reply *); /* what the agent says to a question of begin(); reply NULL: it was
+	                          * lost. NULL = it asks none, or submits */
 	bool open;               /* needs no key */
 };
 
@@ -167,6 +172,7 @@ struct call {
 	struct bytes out;
 	int status;
 	struct MHD_Response *response; /* owned until it is queued */
+	struct call *next_scrape;      /* waits for the numbers of the agent, as this one does */
 };
 
 struct door_options {
@@ -183,10 +189,14 @@ struct door_options {
 	uint64_t drain_ns;
 	uint32_t max_connections, max_per_address;
 	bool litellm;                  /* its header names too */
+	bool metrics_open;             /* /metrics needs no key on this host */
 };
 
 #define RUNNING_BUCKETS 1024
 #define PEER_BUCKETS 256
+#define ENDPOINTS_MAX 16
+#define STATUS_MAX 600
+#define BOUNDS_MAX 32
 #define ALLOWED_HOSTS_MAX (4 * LISTENERS_MAX + NAMES_MAX)
 
 struct door {
@@ -210,6 +220,20 @@ struct door {
 	char *allowed_host[ALLOWED_HOSTS_MAX];
 	uint32_t n_allowed_hosts;
 	uint64_t id_seed;
+	struct count {
+		uint64_t accepted, received_bytes, sent_bytes; /* connections; bodies */
+		uint64_t answers[ENDPOINTS_MAX][STATUS_MAX];   /* by endpoint_number(); status 0 = the client left before */
+	} count;
+	int64_t started_unix_ms;
+	struct scrapes {
+		struct call *first;            /* of those that wait; it is the one that asks the agent */
+		struct exposition agent;       /* what the agent told; under way while one waits */
+		uint64_t generation;           /* of the agent that tells */
+		uint64_t told_ns;              /* when it had told all of it; 0 = never, or not to be used again */
+		bool paging;                   /* METRICS is being asked for; before that STATS */
+		uint64_t time_bound_ns[BOUNDS_MAX], token_bound[BOUNDS_MAX]; /* of its histograms */
+		uint32_t n_time_bounds, n_token_bounds;
+	} scrapes;
 	bool draining, stop_now;
 	uint64_t drain_until_ns;
 };
@@ -258,6 +282,8 @@ void keys_on_clock(struct call *call);   /* CLOCK_CHECK: it does not come */
 
 /* ---- endpoints.c ---- */
 const struct endpoint *endpoint_find(const char *url, const char *method, const char **ret_name, const char **ret_allow);
+uint32_t endpoint_number(const struct endpoint *e); /* 0 = NULL: a request that has none */
+const char *endpoint_path(uint32_t number);         /* "" for 0; NULL = there is no such number */
 
 /* ---- relay.c ---- */
 void relay_begin(struct call *call);
@@ -272,6 +298,7 @@ void links_close(struct door *d);
 int links_submit(struct call *call, const struct sbx_request_options *options, const char **ret_why);
 int links_ask_stats(struct call *call, const char **ret_why);
 int links_ask_key(struct call *call, const char *sha256_hex, const char **ret_why); /* likewise: is there such a key? */
+int links_ask_metrics(struct call *call, uint64_t from, const char **ret_why);
 void links_forget(struct call *call);    /* its events go nowhere from now on */
 void links_process(struct door *d, struct link *l, short revents);
 void links_watch(struct door *d);        /* before the loop waits */
@@ -282,12 +309,21 @@ struct sbx_board *links_board(struct door *d); /* of an agent that is there; NUL
 /* Each sets call->response and wakes the call. */
 void answer_problem(struct call *call, const struct problem *problem);
 void answer_json(struct call *call, int status, char *json); /* takes a malloc'd text; NULL = no memory */
+void answer_text(struct call *call, const char *type, char *text, size_t n); /* 200; takes a malloc'd text */
 void answer_whole(struct call *call, const struct sbx_reply *reply);
 void answer_failure(struct call *call, const struct sbx_reply *reply);
 void answer_stream(struct call *call);   /* head now, bytes as they come in call->out */
 /* The failure as an event of a stream that has begun. False: no memory. */
 bool answer_failure_in_stream(struct call *call, const struct sbx_reply *reply);
 struct problem problem_of(int status, const char *type, const char *code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+/* ---- metrics.c ---- */
+void metrics_begin(struct call *call);
+void metrics_on_reply(struct call *call, const struct sbx_reply *reply);
+void metrics_on_clock(struct call *call); /* CLOCK_METRICS: the agent does not answer */
+void metrics_abandon(struct call *call);  /* nobody waits for it any more */
+void metrics_close(struct door *d);
+bool metrics_are_open(const struct call *call); /* to this client, without a key */
 
 /* ---- models.c ---- */
 void models_begin(struct call *call);

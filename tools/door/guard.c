@@ -246,7 +246,7 @@ guard_check(struct call *call, const char *url, const char *method, struct probl
 	if (!check_origin(call, &h, ret_problem))
 		return false;
 	call->endpoint = endpoint_find(url, method, &call->name, &allow);
-	call->verdict = call->endpoint && call->endpoint->open ? VERDICT_GOOD : may_enter(call, &h);
+	call->verdict = call->endpoint && (call->endpoint->open || metrics_are_open(call)) ? VERDICT_GOOD : may_enter(call, &h);
 	if (call->verdict != VERDICT_GOOD)
 		call->endpoint = NULL; /* who has no key learns nothing of what there is */
 	switch (call->verdict) {

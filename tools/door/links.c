@@ -123,12 +123,10 @@ staying(struct door *d)
 	return l;
 }
 
+/* `rc` is what the library said to the question. */
 static int
-ask(struct call *call, const struct sbx_field *key_fields, size_t n, const char **ret_why)
+asked(struct call *call, struct link *l, int rc, uint64_t request, const char **ret_why)
 {
-	struct link *l = staying(call->conn->door);
-	uint64_t request;
-	int rc = n ? sbx_keys(l->client, key_fields, n, &request) : sbx_stats(l->client, &request);
 	if (rc == 0)
 		add(call->conn->door, call, l, request);
 	else
@@ -139,14 +137,29 @@ ask(struct call *call, const struct sbx_field *key_fields, size_t n, const char 
 int
 links_ask_stats(struct call *call, const char **ret_why)
 {
-	return ask(call, NULL, 0, ret_why);
+	struct link *l = staying(call->conn->door);
+	uint64_t request = 0;
+	int rc = sbx_stats(l->client, &request);
+	return asked(call, l, rc, request, ret_why);
 }
 
 int
 links_ask_key(struct call *call, const char *sha256_hex, const char **ret_why)
 {
 	const struct sbx_field field[] = { { "do", "check", 0 }, { "sha256", sha256_hex, 0 } };
-	return ask(call, field, 2, ret_why);
+	struct link *l = staying(call->conn->door);
+	uint64_t request = 0;
+	int rc = sbx_keys(l->client, field, 2, &request);
+	return asked(call, l, rc, request, ret_why);
+}
+
+int
+links_ask_metrics(struct call *call, uint64_t from, const char **ret_why)
+{
+	struct link *l = staying(call->conn->door);
+	uint64_t request = 0;
+	int rc = sbx_metrics(l->client, from, &request);
+	return asked(call, l, rc, request, ret_why);
 }
 
 /* ---- from the agent ---- */

@@ -278,6 +278,7 @@ remember(struct door *d, struct conn *c)
 		conn_free(d->by_fd[fd]); /* libmicrohttpd had no memory for it, closed it and said nothing */
 	d->by_fd[fd] = c;
 	d->n_conns++;
+	d->count.accepted++;
 	return true;
 }
 

@@ -43,6 +43,7 @@ static const char help[] =
 	"  --max-connections N     in all (default: 16384)\n"
 	"  --max-per-address N     of one address beyond loopback (default: 256)\n"
 	"  --compat litellm        LiteLLM's header names as well\n"
+	"  --metrics-open          /metrics needs no key from this host\n"
 	"  --log LEVEL             error, warning, notice, info or debug (default: info)\n"
 	"  --drain SECONDS         how long SIGTERM waits for running requests (default: 25)\n"
 	"  --version, --help\n"
@@ -57,7 +58,7 @@ static const char help[] =
 
 enum {
 	OPT_LISTEN = 256, OPT_CERT, OPT_KEY, OPT_KEY_FILE, OPT_TRUST_UID, OPT_HOST, OPT_ORIGIN, OPT_SOCKET, OPT_COMMIT_AFTER, OPT_MAX_CONNECTIONS,
-	OPT_MAX_PER_ADDRESS, OPT_COMPAT, OPT_LOG, OPT_DRAIN, OPT_VERSION, OPT_HELP,
+	OPT_MAX_PER_ADDRESS, OPT_COMPAT, OPT_METRICS_OPEN, OPT_LOG, OPT_DRAIN, OPT_VERSION, OPT_HELP,
 };
 
 static const struct option options[] = {
@@ -73,6 +74,7 @@ static const struct option options[] = {
 	{ "max-connections", required_argument, NULL, OPT_MAX_CONNECTIONS },
 	{ "max-per-address", required_argument, NULL, OPT_MAX_PER_ADDRESS },
 	{ "compat", required_argument, NULL, OPT_COMPAT },
+	{ "metrics-open", no_argument, NULL, OPT_METRICS_OPEN },
 	{ "log", required_argument, NULL, OPT_LOG },
 	{ "drain", required_argument, NULL, OPT_DRAIN },
 	{ "version", no_argument, NULL, OPT_VERSION },
@@ -171,6 +173,9 @@ take_option(struct door_options *o, int option, const char *value)
 	case OPT_COMPAT:
 		ok = o->litellm = strcmp(value, "litellm") == 0;
 		break;
+	case OPT_METRICS_OPEN:
+		o->metrics_open = true;
+		break;
 	case OPT_LOG:
 		ok = sbx_log_level_parse(value, &level) == 0;
 		if (ok)
@@ -264,6 +269,7 @@ main(int argc, char **argv)
 		rc = server_run(&door);
 	}
 	server_close(&door);
+	metrics_close(&door);
 	links_close(&door);
 	keys_close();
 	sbx_log_tick(true);

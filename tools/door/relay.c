@@ -150,7 +150,7 @@ relay_on_event(struct call *call, const struct sbx_event *ev)
 	}
 	if (!call->endpoint->operation) {
 		if (ev->last)
-			models_on_stats(call, ev->note == SBX_NOTE_STATS ? ev->reply : NULL);
+			call->endpoint->on_reply(call, ev->note == SBX_NOTE_STATS ? ev->reply : NULL);
 		return;
 	}
 	switch (ev->note) {

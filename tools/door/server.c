@@ -52,6 +52,8 @@ clock_ns(const struct door *d, enum clock clock)
 		return d->options.commit_after_ns;
 	case CLOCK_COMMENT:
 		return COMMENT_NS;
+	case CLOCK_METRICS:
+		return METRICS_NS;
 	case CLOCK_NONE:
 	case CLOCK__COUNT:
 		break;
@@ -118,6 +120,8 @@ run_clocks(struct door *d)
 				relay_on_clock(c->call);
 			else if (i == CLOCK_CHECK)
 				keys_on_clock(c->call);
+			else if (i == CLOCK_METRICS)
+				metrics_on_clock(c->call);
 			else
 				time_out(c);
 		}
@@ -186,6 +190,7 @@ call_free(struct call *call)
 	if (call->state == CALL_BODY)
 		body_over(call);
 	relay_abandon(call);
+	metrics_abandon(call);
 	bytes_fini(&call->body);
 	bytes_fini(&call->out);
 	if (call->response)
@@ -256,6 +261,7 @@ on_body(struct call *call, const char *bytes, size_t n)
 	struct door *d = call->conn->door;
 	uint64_t seen = call->body_seen_bytes;
 	call->body_seen_bytes += n;
+	d->count.received_bytes += n;
 	if (call->body_seen_bytes > DISCARD_MAX_BYTES)
 		return MHD_NO;
 	if (call->body_seen_bytes / MIB != seen / MIB)
@@ -327,6 +333,7 @@ on_completed(void *arg, struct MHD_Connection *mhd, void **con_cls, enum MHD_Req
 	sbx_log(SBX_LOG_DEBUG, "request", SBX_STR("request", call->id), SBX_STR("endpoint", call->endpoint ? call->endpoint->path : NULL),
 	        SBX_INT("status", call->status), SBX_STR("target", call->target[0] ? call->target : NULL),
 	        SBX_NS("took", call->conn->door->now_ns - call->began_ns), SBX_BOOL("whole", how == MHD_REQUEST_TERMINATED_COMPLETED_OK));
+	call->conn->door->count.answers[endpoint_number(call->endpoint)][call->status > 0 && call->status < STATUS_MAX ? call->status : 0]++;
 	call_free(call);
 	*con_cls = NULL;
 }
@@ -430,12 +437,21 @@ read_clock(struct door *d)
 	d->now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
+static int64_t
+unix_ms(void)
+{
+	struct timespec now;
+	(void)clock_gettime(CLOCK_REALTIME, &now); /* cannot fail with this clock */
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 bool
 server_open(struct door *d)
 {
 	read_clock(d);
 	if (getrandom(&d->id_seed, sizeof d->id_seed, 0) != (ssize_t)sizeof d->id_seed)
 		d->id_seed = d->now_ns;
+	d->started_unix_ms = unix_ms();
 	d->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (d->epoll_fd < 0 || !watch_signals(d) || !start(d, &d->plain, NULL, NULL))
 		return false;
