@@ -197,12 +197,17 @@ fuzz: ## SECONDS=n of each fuzz target with clang's libFuzzer
 
 long: deps ## what takes hours elsewhere: many seeds, fuzzing, rounds of kills (about an hour)
 	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test-sdk
 	@$(MAKE) --no-print-directory kills ROUNDS=50
 	@$(MAKE) --no-print-directory sim SEEDS=$(or $(LONG_SEEDS),100000)
 	@$(MAKE) --no-print-directory fuzz SECONDS=$(or $(LONG_FUZZ),300)
 
 lint: ## dependency direction, purity, banned functions, file lengths
 	@tests/lint
+
+test-sdk: $(TOOLS) ## OpenAI's, Vercel's and LangChain's clients and curl through the door (installed into build/sdk; needs python3, node)
+	@tools/install-deps --sdk
+	@SBX_BUILD=$(CURDIR)/$(B) tests/sdk/run
 
 test-readme: $(TOOLS) $(B)/libsignalbox.a $(B)/libsignalbox.so ## the README's example compiles and runs as printed
 	@tests/readme $(B)
@@ -247,5 +252,5 @@ say = $(if $(V),,@printf '  %-4s %s\n' '$(1)' '$(patsubst $(B)/%,%,$(2))')
 clean: ## remove what was built
 	rm -rf build
 
-.PHONY: all help deps clean check test tsan sim mutants kills conformance bench fuzz long lint test-readme demo install uninstall \
+.PHONY: all help deps clean check test tsan sim mutants kills conformance bench fuzz long lint test-readme test-sdk demo install uninstall \
         unit-programs e2e-programs fuzz-programs run-unit run-e2e run-fuzz-replay

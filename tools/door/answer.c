@@ -218,12 +218,20 @@ failure_json(const struct sbx_reply *reply, size_t *ret_n)
 	return json;
 }
 
+/* Attempts come first; behind them stand the targets that were passed over. */
+static bool
+was_tried(const struct sbx_reply *reply)
+{
+	struct sbx_attempt_info first;
+	return sbx_reply_attempt(reply, 0, &first) && strcmp(first.outcome, "PASSED_OVER") != 0;
+}
+
 static bool
 should_retry(const struct sbx_reply *reply)
 {
 	if (sbx_reply_code(reply) == SBX_CODE_AGENT_LOST)
 		return !sbx_reply_sent(reply);
-	return sbx_reply_retryable(reply) && sbx_reply_attempts(reply) == 0;
+	return sbx_reply_retryable(reply) && !was_tried(reply);
 }
 
 void
@@ -243,7 +251,7 @@ answer_failure(struct call *call, const struct sbx_reply *reply)
 		put(call, "Retry-After", "1");
 	}
 	put(call, "x-should-retry", should_retry(reply) ? "true" : "false");
-	if (sbx_reply_attempts(reply))
+	if (was_tried(reply))
 		put_bill(call, reply);
 	log_failure(call, call->status, sbx_reply_code_word(reply));
 	call_wake(call);
