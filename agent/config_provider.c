@@ -34,7 +34,12 @@ struct draft {
 };
 
 static const char *const http_words[] = { "1.1", "2", "auto", NULL };           /* enum sbx_http */
-static const char *const auth_words[] = { "none", "bearer", "api-key", NULL };  /* enum sbx_auth */
+static const char *const auth_words[] = {
+#define X(name, word, header) word,
+	SBX_AUTHS(X)
+#undef X
+	NULL
+};
 
 #define SPAN(member) { #member, sbx_read_span, offsetof(struct draft, member), 0, 0, NULL }
 static const struct sbx_read_field provider_fields[] = {
@@ -399,13 +404,13 @@ read_operations(struct sbx_build *b, struct sbx_span list, uint32_t row_lacks, s
 	struct sbx_span value;
 	uint32_t has = 0;
 	if (list.n && sbx_json_type(list) != SBX_JSON_ARRAY)
-		sbx_read_error(&b->r, list, "must be an array of \"chat\", \"completions\", \"embeddings\"");
+		sbx_read_error(&b->r, list, "must be an array of \"chat\", \"completions\", \"embeddings\", \"count_tokens\"");
 	while (sbx_json_array_next(&it, &value)) {
 		enum sbx_op op = SBX_OP_CHAT;
 		while (op < SBX_OP__COUNT && !sbx_json_string_eq(value, sbx_op_word(op)))
 			op++;
 		if (op == SBX_OP__COUNT)
-			sbx_read_error(&b->r, value, "must be \"chat\", \"completions\" or \"embeddings\"");
+			sbx_read_error(&b->r, value, "must be \"chat\", \"completions\", \"embeddings\" or \"count_tokens\"");
 		else if (!p->dialect->path[op])
 			sbx_read_error(&b->r, value, "the dialect \"%s\" has no %s", p->dialect->name, sbx_op_word(op));
 		has |= 1u << op;
@@ -516,6 +521,7 @@ read_provider(struct sbx_build *b, struct sbx_span at, const char *name, struct 
 	if (row) {
 		p->auth = row->auth;
 		p->quirks = row->quirks;
+		p->dialect = sbx_known_provider_dialect(row);
 	}
 	if (d.auth >= 0)
 		p->auth = (enum sbx_auth)d.auth;
@@ -614,7 +620,11 @@ sbx_build_known(struct sbx_build *b, struct sbx_span at, const struct sbx_known_
 	size_t mark = sbx_read_enter(&b->r, known->name);
 	p->auth = known->auth;
 	p->quirks = known->quirks;
+	p->dialect = sbx_known_provider_dialect(known);
 	p->lacks = known->lacks;
+	for (int op = 0; op < SBX_OP__COUNT; op++)
+		if (!p->dialect->path[op])
+			p->lacks |= 1u << op;
 	if (default_base_url(b, at, known, &p->base_url))
 		read_usual_key(b, at, known, false, p);
 	settle_warm(p, false);

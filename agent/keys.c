@@ -2,7 +2,7 @@
 /*
  * keys.c -- see keys.h.
  *
- * One mapping per secret holds both header lines that a key can travel in, one after the other; the key itself is the
+ * One mapping per secret holds the header lines that a key can travel in, one after the other; the key itself is the
  * tail of the first. The bookkeeping lies in ordinary memory, since a forked child finds the mapping full of zeros.
  */
 #include "agent/keys.h"
@@ -20,16 +20,20 @@
 
 #include <signalbox/errors.h>
 
-#define BEARER  "Authorization: Bearer "
-#define API_KEY "api-key: "
+static const char *const headers[SBX_AUTH__COUNT] = {
+#define X(name, word, header) header,
+	SBX_AUTHS(X)
+#undef X
+};
 
 struct sbx_secret {
 	struct sbx_secret *next;   /* registry, longest key first */
 	uint32_t refs;
 	char fingerprint[9];
-	char *map;                 /* "Authorization: Bearer KEY\0api-key: KEY\0", owned */
+	char *map;                 /* "Authorization: Bearer KEY\0api-key: KEY\0...", owned */
 	size_t map_bytes;
-	const char *key, *api_key; /* into map */
+	const char *line[SBX_AUTH__COUNT]; /* into map; NULL = that one sends no key */
+	const char *key;           /* into map */
 	size_t n;                  /* bytes of the key */
 };
 
@@ -81,7 +85,8 @@ sbx_secret_new(const char *bytes, size_t n, struct sbx_secret **ret_secret)
 		return -SBX_ENOMEM;
 	s->refs = 1;
 	s->n = n;
-	s->map_bytes = sizeof BEARER + sizeof API_KEY + 2 * n;
+	for (int auth = 0; auth < SBX_AUTH__COUNT; auth++)
+		s->map_bytes += headers[auth] ? strlen(headers[auth]) + n + 1 : 0;
 	s->map = map_secret(s->map_bytes);
 	unsigned char digest[EVP_MAX_MD_SIZE];
 	if (!s->map || !EVP_Digest(bytes, n, digest, NULL, EVP_sha256(), NULL)) {
@@ -92,14 +97,17 @@ sbx_secret_new(const char *bytes, size_t n, struct sbx_secret **ret_secret)
 	}
 	(void)snprintf(s->fingerprint, sizeof s->fingerprint, "%02x%02x%02x%02x", digest[0], digest[1], digest[2], digest[3]);
 	char *at = s->map;
-	memcpy(at, BEARER, sizeof BEARER - 1);
-	at += sizeof BEARER - 1;
-	s->key = at;
-	memcpy(at, bytes, n);
-	at += n + 1; /* the mapping is zeros */
-	s->api_key = at;
-	memcpy(at, API_KEY, sizeof API_KEY - 1);
-	memcpy(at + sizeof API_KEY - 1, bytes, n);
+	for (int auth = 0; auth < SBX_AUTH__COUNT; auth++) {
+		if (!headers[auth])
+			continue;
+		const size_t header_bytes = strlen(headers[auth]);
+		memcpy(at, headers[auth], header_bytes);
+		memcpy(at + header_bytes, bytes, n);
+		s->line[auth] = at;
+		if (!s->key)
+			s->key = at + header_bytes;
+		at += header_bytes + n + 1; /* the mapping is zeros */
+	}
 
 	(void)pthread_mutex_lock(&registry_lock);
 	struct sbx_secret **link = &registry;
@@ -143,12 +151,7 @@ sbx_secret_fingerprint(const struct sbx_secret *s)
 const char *
 sbx_secret_header(const struct sbx_secret *s, enum sbx_auth auth)
 {
-	switch (auth) {
-	case SBX_AUTH_BEARER: return s->map;
-	case SBX_AUTH_API_KEY: return s->api_key;
-	case SBX_AUTH_NONE: break;
-	}
-	return NULL;
+	return s->line[auth];
 }
 
 /* ==== the environment ==== */

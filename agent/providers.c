@@ -3,7 +3,7 @@
  * providers.c -- see providers.h. Rows are facts from the providers' own documentation and from recorded answers of
  * theirs; the reason of each quirk stands beside it.
  *
- * A base URL ends where "/chat/completions" begins, so that no row needs a path of its own. Key variables: the provider's
+ * A base URL ends where the dialect's path ("/chat/completions") begins, so that no row needs a path of its own. Key variables: the provider's
  * own name for it first, then the one that other gateways made usual.
  */
 #include "agent/providers.h"
@@ -85,6 +85,12 @@ sbx_known_provider_find(const char *name)
 		if (strcmp(sbx_known_providers[i].name, name) == 0)
 			return &sbx_known_providers[i];
 	return NULL;
+}
+
+const struct sbx_dialect *
+sbx_known_provider_dialect(const struct sbx_known_provider *p)
+{
+	return sbx_dialect_find(p->dialect ? p->dialect : "openai-chat");
 }
 
 /* The first pattern that matches the last part of the name decides. A model wrongly taken for a reasoning one only waits

@@ -21,6 +21,7 @@ struct sbx_known_provider {
 	const char *key_var[SBX_KNOWN_KEY_VARS_MAX]; /* usual variables, the first that is set counts; NULL = no more */
 	const char *host_var;  /* a variable with the server's address, which also enables the provider; NULL = none */
 	enum sbx_auth auth;
+	const char *dialect;   /* NULL = "openai-chat" */
 	bool key_optional;     /* usable without a key */
 	struct sbx_quirks quirks;
 	uint32_t lacks;        /* bit n: its dialect has operation n, but it has not */
@@ -30,6 +31,7 @@ extern const struct sbx_known_provider sbx_known_providers[];
 extern const size_t sbx_known_providers_n;
 
 const struct sbx_known_provider *sbx_known_provider_find(const char *name); /* NULL: not known */
+const struct sbx_dialect *sbx_known_provider_dialect(const struct sbx_known_provider *p);
 
 /* Does a model of that name think before it answers unless told not to? Known families only, by pattern; vendor prefixes
  * ("openai/o3-mini") do not matter. Decides how long the first content is waited for. */

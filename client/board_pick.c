@@ -367,7 +367,7 @@ sbx_board_pick(const struct sbx_board *b, const struct sbx_need *need, uint64_t 
 static const char *
 auth_word(uint32_t auth)
 {
-	static const char words[][8] = {
+	static const char words[][16] = {
 #define X(name, number, word) [number] = word,
 		SBX_BOARD_AUTHS(X)
 #undef X

@@ -378,8 +378,8 @@ SBX_API int sbx_board_pick(const struct sbx_board *b, const struct sbx_need *nee
 
 struct sbx_direct {                      /* strings: as long as the board */
 	const char *target, *model, *dialect;
-	const char *url;                 /* to POST the request to */
-	const char *auth;                /* "bearer", "api-key" (the header's name), "none" */
+	const char *url;                 /* to POST the request, in that dialect, to; "" = it depends on more than the model */
+	const char *auth;                /* "bearer", "api-key" or "x-api-key" (the header's name), "none" */
 	const char *key_name;            /* where the agent has its key from, "env:OPENAI_API_KEY"; "" = none. Never the key */
 	enum sbx_standing standing;
 };

@@ -44,7 +44,18 @@ struct sbx_policy {
 	uint64_t warm_after_use_ns;          /* for so long after a request */
 };
 
-enum sbx_auth { SBX_AUTH_NONE, SBX_AUTH_BEARER, SBX_AUTH_API_KEY /* header api-key */ };
+/* How a key is sent: X(NAME, "word", "the header up to the key"). The board has the same words (signalbox/board.h). */
+#define SBX_AUTHS(X)                                                                                                           \
+	X(NONE, "none", NULL)                                                                                                  \
+	X(BEARER, "bearer", "Authorization: Bearer ")                                                                          \
+	X(API_KEY, "api-key", "api-key: ")                                                                                     \
+	X(X_API_KEY, "x-api-key", "x-api-key: ")
+enum sbx_auth {
+#define X(name, word, header) SBX_AUTH_##name,
+	SBX_AUTHS(X)
+#undef X
+	SBX_AUTH__COUNT
+};
 enum sbx_http { SBX_HTTP_1_1, SBX_HTTP_2, SBX_HTTP_AUTO };
 
 /* A secret in memory of its own: locked, not dumped, wiped on free and in a forked child (agent/keys.h). */

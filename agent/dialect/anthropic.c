@@ -441,13 +441,27 @@ read_body(struct sbx_intake *in, struct sbx_span root, struct sbx_intake_step *s
 
 static const struct sbx_intake_reader reader = { .holds = "content", .event = read_event, .body = read_body };
 
+/* How many tokens a request would have: a number, and nothing that was generated. */
+static void
+read_count(struct sbx_intake *in, struct sbx_span root, struct sbx_intake_step *step)
+{
+	int64_t tokens;
+	step->content = true;
+	if (!sbx_json_int64(member(root, "input_tokens"), &tokens) || tokens < 0)
+		sbx_intake_fail(in, SBX_KIND_JUNK, "input_tokens is no number of tokens");
+}
+
+static const struct sbx_intake_reader count_reader = { .holds = "input_tokens", .event = read_event, .body = read_count };
+
+static const char *const headers[] = { "anthropic-version: 2023-06-01", NULL };
+
 static struct sbx_decoder *
 decoder_new(const struct sbx_decode_opts *opts, struct sbx_json_scratch *scratch, sbx_hub_fn *emit, void *arg)
 {
 	struct sbx_decoder *d = calloc(1, sizeof *d);
 	if (!d)
 		return NULL;
-	sbx_intake_init(&d->in, &reader, opts, scratch, emit, arg);
+	sbx_intake_init(&d->in, opts->op == SBX_OP_COUNT_TOKENS ? &count_reader : &reader, opts, scratch, emit, arg);
 	sbx_buf_init(&d->thinking, SBX_BODY_MAX_BYTES);
 	sbx_buf_init(&d->signature, SBX_BODY_MAX_BYTES);
 	sbx_buf_init(&d->detail, SBX_BODY_MAX_BYTES);
@@ -495,7 +509,8 @@ decoder_malformed(const struct sbx_decoder *d)
 
 const struct sbx_dialect sbx_dialect_anthropic = {
 	.name = "anthropic",
-	.path = { [SBX_OP_CHAT] = "/messages" },
+	.path = { [SBX_OP_CHAT] = "/messages", [SBX_OP_COUNT_TOKENS] = "/messages/count_tokens" },
+	.headers = headers,
 	.models_path = "/models",
 	.read_request = sbx_anthropic_read_request,
 	.write_request = sbx_anthropic_write_request,

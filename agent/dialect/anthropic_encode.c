@@ -523,6 +523,7 @@ sbx_anthropic_encoder_event(struct sbx_encoder *e, const struct sbx_hub_event *e
 	case SBX_HUB_USAGE:
 		e->usage = *ev->usage;
 		break;
+	case SBX_HUB_VECTOR: /* no client of this dialect asks for one */
 	case SBX_HUB_LIFECYCLE:
 	case SBX_HUB_ERROR:
 	case SBX_HUB_COMPLETE:

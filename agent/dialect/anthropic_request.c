@@ -87,7 +87,7 @@ int
 sbx_anthropic_read_request(enum sbx_op op, struct sbx_span body, struct sbx_json_scratch *scratch, struct sbx_routing *routing,
 			   struct sbx_ask *ret_ask, struct sbx_fault *ret_fault)
 {
-	struct sbx_ask ask = { .op = op, .body = body, .choices = 1, .max_tokens = -1, .can_stream = true };
+	struct sbx_ask ask = { .op = op, .body = body, .choices = 1, .max_tokens = -1, .can_stream = op == SBX_OP_CHAT };
 	struct sbx_json_error error;
 	struct sbx_span name, value;
 	int rc = 0;
@@ -95,7 +95,7 @@ sbx_anthropic_read_request(enum sbx_op op, struct sbx_span body, struct sbx_json
 	if (routing)
 		sbx_routing_init(routing);
 	*ret_fault = (struct sbx_fault){ .unsupported = false };
-	if (op != SBX_OP_CHAT) {
+	if (op != SBX_OP_CHAT && op != SBX_OP_COUNT_TOKENS) {
 		ret_fault->unsupported = true;
 		(void)snprintf(ret_fault->why, sizeof ret_fault->why, "operation %s: Anthropic's dialect has none such", sbx_op_word(op));
 		return -SBX_ESYNTAX;
@@ -124,8 +124,10 @@ sbx_anthropic_read_request(enum sbx_op op, struct sbx_span body, struct sbx_json
 		return refuse(ret_fault, "messages", "is missing");
 	if (is_empty_list(ask.needed))
 		return refuse(ret_fault, "messages", "must be a list that is not empty");
-	if (ask.max_tokens < 0)
+	if (ask.max_tokens < 0 && op == SBX_OP_CHAT)
 		return refuse(ret_fault, "max_tokens", "is missing");
+	if (ask.body_stream && !ask.can_stream)
+		return refuse(ret_fault, "stream", "must not be true: this operation answers in one piece");
 	it = sbx_json_array_iter(ask.needed);
 	while (!ask.has_images && sbx_json_array_next(&it, &value))
 		ask.has_images = sbx_json_get(value, "content", &name) && has_image(name, 1);

@@ -607,7 +607,11 @@ int
 sbx_anthropic_to_hub(enum sbx_op op, struct sbx_span body, struct sbx_buf *out, struct sbx_fault *ret_fault)
 {
 	struct reading r = { .w = sbx_json_writer(out), .fault = ret_fault, .message = -1 };
-	(void)op; /* the dialect has one that carries a body of messages */
+	if (op != SBX_OP_CHAT) { /* to be counted is for who counts as its model does */
+		*ret_fault = (struct sbx_fault){ .unsupported = true };
+		(void)snprintf(ret_fault->why, sizeof ret_fault->why, "operation %s can only be asked of a target of Anthropic's dialect", sbx_op_word(op));
+		return -SBX_ESYNTAX;
+	}
 	sbx_json_scratch_init(&r.scratch);
 	sbx_buf_init(&r.text, SBX_BODY_MAX_BYTES);
 	put_body(&r, sbx_json_root(body.at, body.n));

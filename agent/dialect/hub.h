@@ -37,7 +37,8 @@
 #define SBX_OPS(X)                                                                                                             \
 	X(SBX_OP_CHAT, "chat")                                                                                                 \
 	X(SBX_OP_COMPLETIONS, "completions") /* a prompt, and the text that goes on from it */                                 \
-	X(SBX_OP_EMBEDDINGS, "embeddings")
+	X(SBX_OP_EMBEDDINGS, "embeddings")                                                                                     \
+	X(SBX_OP_COUNT_TOKENS, "count_tokens") /* of a chat that is not carried out */
 enum sbx_op {
 #define X(name, word) name,
 	SBX_OPS(X)
@@ -160,6 +161,7 @@ struct sbx_ask {
 	uint32_t choices;               /* in the answer: n (1 when absent), of each prompt */
 	int64_t max_tokens;             /* max_completion_tokens or max_tokens; -1 = absent */
 	bool has_tools, has_json_schema, has_images;
+	bool base64;                    /* embeddings are wanted in base64 */
 	bool reasoning_off;             /* the request turns reasoning off by name (reasoning_effort none, thinking disabled ...) */
 };
 
@@ -188,6 +190,7 @@ enum sbx_hub_kind {
 	SBX_HUB_DETAIL,     /* text = one object of reasoning_details, as JSON; id = the tool call that the provider ties it to, or empty */
 	SBX_HUB_REFUSAL,    /* text */
 	SBX_HUB_TOOL_CALL,  /* index; id and name on the first fragment; text = piece of the arguments */
+	SBX_HUB_VECTOR,     /* an embedding: index; text = the JSON list of its numbers, or a JSON string, base64 of little-endian float32 */
 	SBX_HUB_USAGE,      /* usage: replaces what came before */
 	SBX_HUB_FINISH,     /* choice, finish, finish_raw */
 	SBX_HUB_ERROR,      /* error: the answer is void or broken; nothing follows */
@@ -196,7 +199,7 @@ enum sbx_hub_kind {
 	SBX_HUB_WIRE,       /* text = the payload of this wire event; name = its SSE event field, or empty; flags */
 };
 enum { /* flags of WIRE */
-	SBX_WIRE_CONTENT = 1,   /* it held TEXT, REASONING, REFUSAL or TOOL_CALL */
+	SBX_WIRE_CONTENT = 1,   /* it held TEXT, REASONING, REFUSAL, TOOL_CALL or VECTOR */
 	SBX_WIRE_UNASKED = 2,   /* it exists only because we asked for usage: do not pass it on */
 	SBX_WIRE_END = 4,       /* it is the end mark */
 	SBX_WIRE_MALFORMED = 8, /* it did not parse and was skipped */
@@ -205,7 +208,7 @@ enum { /* flags of WIRE */
 struct sbx_hub_event {
 	enum sbx_hub_kind kind;
 	uint32_t choice;
-	uint32_t index;               /* TOOL_CALL: number of the call within its choice */
+	uint32_t index;               /* TOOL_CALL: number of the call within its choice; VECTOR: of the input */
 	unsigned flags;               /* WIRE */
 	struct sbx_span text;         /* UTF-8, unescaped (WIRE: as received) */
 	struct sbx_span id, name;     /* TOOL_CALL; empty on later fragments */
@@ -259,6 +262,7 @@ struct sbx_encode_opts {
 	enum sbx_op op;
 	bool stream;
 	bool include_usage;           /* the client wants the usage of a stream, where the dialect lets it choose */
+	bool base64;                  /* and embeddings in base64 */
 	const char *model;            /* as the client is to see it */
 	const char *id;               /* of this answer: printable, without quotes */
 	uint64_t created_unix_s;
@@ -269,7 +273,11 @@ struct sbx_decoder; /* one per attempt; each dialect has its own inside */
 
 struct sbx_dialect {
 	const char *name;              /* "openai-chat" */
-	const char *path[SBX_OP__COUNT]; /* of each operation, appended to the provider's base URL; NULL = there is none for it */
+	const char *path[SBX_OP__COUNT]; /* of each operation, appended to the provider's base URL; NULL = the dialect has it not */
+	/* NULL; or writes the path where it depends on the model or on whether a stream is asked for, appended to `out`, percent-encoded.
+	 * path[op] is then for people: "/models/MODEL:generateContent". 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
+	int (*path_of)(enum sbx_op op, const char *model, bool stream, struct sbx_buf *out);
+	const char *const *headers;    /* of every request, "name: value", ended by NULL; NULL = none */
 	const char *models_path;       /* likewise: the list of models, which is free to ask for and generates nothing */
 	/* Read and check a request body (JSON, UTF-8, depth, duplicate keys, types of the members used here).
 	 *  routing  NULL; or where what is for a gateway goes, and is not sent on (routing_members.h). Names lie in the body
@@ -299,7 +307,8 @@ struct sbx_dialect {
 
 	/* ---- towards clients; NULL where no client speaks it ---- */
 	/* Events of any decoder (all but WIRE and END) as an answer of this dialect, appended to `out`: server-sent events with their framing, or
-	 * one body at the end. Only of an answer that is whole comes an end. 0, -SBX_ETOOBIG, -SBX_ENOMEM. */
+	 * one body at the end. Only of an answer that is whole comes an end. 0, -SBX_ETOOBIG, -SBX_ENOMEM; -SBX_ESYNTAX: the events' text
+	 * is not what it should be. */
 	struct sbx_encoder *(*encoder_new)(const struct sbx_encode_opts *opts, struct sbx_buf *out); /* NULL on no memory; both outlive it */
 	int (*encoder_event)(struct sbx_encoder *e, const struct sbx_hub_event *ev);
 	int (*encoder_end)(struct sbx_encoder *e);

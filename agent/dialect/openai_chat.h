@@ -9,6 +9,7 @@
  *   openai_chat_answer.c   one JSON object of an answer (chunk or body): choices, deltas, tool calls -> hub events
  *   openai_chat_usage.c    the usage object, with everybody's additions to it
  *   openai_chat_encode.c   hub events -> an answer, for clients whose target speaks another dialect
+ *   openai_chat_vector.c   and the embeddings in it
  *   openai_chat_error.c    an error towards clients
  *   provider_error.c       error objects and error bodies of providers
  *   routing_members.c      members of a request that are for us, and not for the model
@@ -28,6 +29,7 @@
 #define SBX_DIALECT_OPENAI_CHAT_H
 
 #include "agent/dialect/hub.h"
+#include "agent/dialect/json_write.h"
 
 extern const struct sbx_dialect sbx_dialect_openai_chat;
 
@@ -63,6 +65,9 @@ int sbx_openai_chat_encoder_event(struct sbx_encoder *e, const struct sbx_hub_ev
 int sbx_openai_chat_encoder_end(struct sbx_encoder *e);
 void sbx_openai_chat_encoder_free(struct sbx_encoder *e);
 int sbx_openai_chat_add_cost(struct sbx_span payload, struct sbx_span usage, const char *usd, struct sbx_buf *out);
+
+/* An embedding as a SBX_HUB_VECTOR has it, as the next value. A text that is no embedding sets w->rc to -SBX_ESYNTAX. */
+void sbx_openai_chat_write_vector(struct sbx_json_writer *w, struct sbx_span vector, bool base64);
 
 #define SBX_TOOL_CALLS_MAX 1024 /* in all choices of an answer; parallel calls in use are a few dozen */
 

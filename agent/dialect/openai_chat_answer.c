@@ -379,20 +379,26 @@ read_choice(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span 
 		read_finish(&r, reason);
 }
 
-/* A vector, as numbers or as base64: WIRE carries it. */
+/* A vector, as numbers or as base64. */
 static void
 read_embedding(struct sbx_answer *a, struct sbx_answer_step *step, struct sbx_span embedding, int form, uint32_t position,
 	       struct sbx_span *ret_usage)
 {
-	struct sbx_span vector;
-	(void)a;
+	struct sbx_hub_event ev = {.kind = SBX_HUB_VECTOR, .index = position};
+	struct sbx_span vector, value;
+	int64_t index;
 	(void)form;
-	(void)position;
 	(void)ret_usage;
-	if (sbx_json_get(embedding, "embedding", &vector) && (holds_something(vector) || is_text(vector)))
-		step->has_choices = step->content = true;
-	else
+	if (!sbx_json_get(embedding, "embedding", &vector) || (!holds_something(vector) && !is_text(vector))) {
 		a->lost = true;
+		return;
+	}
+	step->has_choices = step->content = true;
+	if (sbx_json_get(embedding, "index", &value) && sbx_json_int64(value, &index) && index >= 0 && index <= UINT32_MAX)
+		ev.index = (uint32_t)index;
+	if (a->opts->want_text)
+		ev.text = vector;
+	emit(a, step, &ev);
 }
 
 const struct sbx_openai_op sbx_openai_ops[SBX_OP__COUNT] = {

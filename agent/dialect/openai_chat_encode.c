@@ -5,6 +5,7 @@
  * A stream is written as the events come: a chunk with the role before the first piece of each choice, one for each piece, one
  * with the finish reason, and one with the usage if the client asked for it. A whole answer is gathered and written at its
  * end. Reasoning goes into `reasoning`, what has to be given back with it into `reasoning_details`, as OpenRouter has them.
+ * Embeddings are written as they come, and put into their list at the end.
  */
 #include "agent/dialect/openai_chat.h"
 
@@ -36,6 +37,7 @@ struct sbx_encoder {
 	uint32_t n_choices;
 	struct call *call;
 	uint32_t n_calls;
+	struct sbx_buf vectors; /* the objects, with commas between them */
 	struct sbx_usage usage;
 	bool usage_given;
 	int rc;
@@ -49,6 +51,7 @@ sbx_openai_chat_encoder_new(const struct sbx_encode_opts *opts, struct sbx_buf *
 		return NULL;
 	e->opts = *opts;
 	e->out = out;
+	sbx_buf_init(&e->vectors, SBX_BODY_MAX_BYTES);
 	return e;
 }
 
@@ -68,6 +71,7 @@ sbx_openai_chat_encoder_free(struct sbx_encoder *e)
 		sbx_buf_fini(&e->call[i].name);
 		sbx_buf_fini(&e->call[i].arguments);
 	}
+	sbx_buf_fini(&e->vectors);
 	free(e->choice);
 	free(e->call);
 	free(e);
@@ -440,6 +444,50 @@ write_body(struct sbx_encoder *e)
 	e->rc = w.rc;
 }
 
+/* ---- embeddings ---- */
+
+static void
+gather_vector(struct sbx_encoder *e, const struct sbx_hub_event *ev)
+{
+	struct sbx_json_writer w = sbx_json_writer(&e->vectors);
+	w.follows = e->vectors.n > 0;
+	sbx_jw_open(&w, '{');
+	sbx_jw_name(&w, "object");
+	sbx_jw_literal(&w, "\"embedding\"");
+	sbx_jw_name(&w, "index");
+	sbx_jw_int(&w, ev->index);
+	sbx_jw_name(&w, "embedding");
+	sbx_openai_chat_write_vector(&w, ev->text, e->opts.base64);
+	sbx_jw_close(&w, '}');
+	e->rc = w.rc;
+}
+
+static void
+write_vectors(struct sbx_encoder *e)
+{
+	struct sbx_json_writer w = sbx_json_writer(e->out);
+	sbx_jw_open(&w, '{');
+	sbx_jw_name(&w, "object");
+	sbx_jw_literal(&w, "\"list\"");
+	sbx_jw_name(&w, "data");
+	sbx_jw_open(&w, '[');
+	if (e->vectors.n)
+		sbx_jw_value(&w, content_of(&e->vectors));
+	sbx_jw_close(&w, ']');
+	sbx_jw_name(&w, "model");
+	sbx_jw_text(&w, sbx_span_of(e->opts.model));
+	if (e->usage_given) {
+		const int64_t prompt = e->usage.prompt_tokens < 0 ? 0 : e->usage.prompt_tokens;
+		sbx_jw_name(&w, "usage");
+		sbx_jw_open(&w, '{');
+		write_figure(&w, "prompt_tokens", prompt);
+		write_figure(&w, "total_tokens", prompt);
+		sbx_jw_close(&w, '}');
+	}
+	sbx_jw_close(&w, '}');
+	e->rc = w.rc;
+}
+
 /* ---- events ---- */
 
 int
@@ -461,6 +509,9 @@ sbx_openai_chat_encoder_event(struct sbx_encoder *e, const struct sbx_hub_event 
 		else if (c)
 			gather(e, c, ev);
 		break;
+	case SBX_HUB_VECTOR:
+		gather_vector(e, ev);
+		break;
 	case SBX_HUB_USAGE:
 		e->usage = *ev->usage;
 		e->usage_given = true;
@@ -480,7 +531,9 @@ sbx_openai_chat_encoder_end(struct sbx_encoder *e)
 {
 	if (e->rc)
 		return e->rc;
-	if (!e->opts.stream)
+	if (e->opts.op == SBX_OP_EMBEDDINGS)
+		write_vectors(e);
+	else if (!e->opts.stream)
 		write_body(e);
 	else if (e->usage_given && e->opts.include_usage)
 		stream_usage(e);

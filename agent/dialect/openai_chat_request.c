@@ -139,6 +139,8 @@ read_member(struct sbx_span name, struct sbx_span value, struct sbx_ask *ask, st
 		struct sbx_json_iter it = sbx_json_array_iter(value);
 		struct sbx_span tool;
 		ask->has_tools |= sbx_json_array_next(&it, &tool);
+	} else if (sbx_json_string_eq(name, "encoding_format")) {
+		ask->base64 = sbx_json_string_eq(value, "base64");
 	} else if (sbx_json_string_eq(name, "response_format")) {
 		ask->has_json_schema = get_is(value, "type", "json_schema");
 	} else {
@@ -188,6 +190,11 @@ sbx_openai_chat_read_request(enum sbx_op op, struct sbx_span body, struct sbx_js
 	if (routing)
 		sbx_routing_init(routing);
 	*fault = (struct sbx_fault){.unsupported = false};
+	if (!sbx_openai_ops[op].needs) {
+		fault->unsupported = true;
+		(void)snprintf(fault->why, sizeof fault->why, "operation %s: OpenAI's dialect has none such", sbx_op_word(op));
+		return -SBX_ESYNTAX;
+	}
 	if (sbx_json_check(body.at, body.n, scratch, &error)) {
 		(void)snprintf(fault->why, sizeof fault->why, "body: %s, line %u, byte %zu", error.what, (unsigned)error.line, error.offset);
 		return -SBX_ESYNTAX;

@@ -19,8 +19,9 @@ SBX_BOARD_WHYS(X)
 _Static_assert((int)SBX_BOARD_WHY__COUNT == (int)SBX_CLASS__COUNT, "every class is a why");
 _Static_assert((int)SBX_BOARD_UP == (int)SBX_BREAKER_CLOSED && (int)SBX_BOARD_DOWN == (int)SBX_BREAKER_OPEN &&
                (int)SBX_BOARD_PROBING == (int)SBX_BREAKER_HALF_OPEN && (int)SBX_BOARD_MISCONFIGURED == (int)SBX_BREAKER_AWAY && SBX_BREAKER__COUNT == 4, "states");
-_Static_assert((int)SBX_BOARD_AUTH_NONE == (int)SBX_AUTH_NONE && (int)SBX_BOARD_AUTH_BEARER == (int)SBX_AUTH_BEARER &&
-               (int)SBX_BOARD_AUTH_API_KEY == (int)SBX_AUTH_API_KEY, "auths");
+#define X(name, word, header) _Static_assert((int)SBX_BOARD_AUTH_##name == (int)SBX_AUTH_##name, "auth " word);
+SBX_AUTHS(X)
+#undef X
 _Static_assert(SBX_BOARD_KEYS_MAX == SBX_KEYS_MAX && SBX_BOARD_ROUTE_TARGETS_MAX == SBX_ROUTE_TARGETS_MAX, "limits");
 
 struct image {
@@ -39,10 +40,13 @@ add_text(struct image *im, const char *text)
 	return t;
 }
 
+/* None where each model has its own, or a stream. */
 static struct sbx_board_text
 add_chat_url(struct image *im, const struct sbx_provider *p)
 {
 	const struct sbx_board_text t = { (uint32_t)im->text.n, 0 };
+	if (p->dialect->path_of)
+		return add_text(im, "");
 	if (im->rc == 0)
 		im->rc = sbx_buf_printf(&im->text, "%s%s%s%s", p->base_url, p->dialect->path[SBX_OP_CHAT], p->query ? "?" : "", p->query ? p->query : "");
 	const uint32_t n = (uint32_t)im->text.n - t.offset;

@@ -342,6 +342,7 @@ on_hub_event(void *arg, const struct sbx_hub_event *ev)
 	case SBX_HUB_REASONING:
 	case SBX_HUB_REFUSAL:
 	case SBX_HUB_TOOL_CALL:
+	case SBX_HUB_VECTOR:
 		saw_content(leg);
 		if (leg->ex && ev->kind == SBX_HUB_TOOL_CALL && ex->req.state == SBX_REQ_COMMITTED)
 			ex->req.restart = false; /* a client may have begun to act on a call; it cannot be taken back */
@@ -508,7 +509,14 @@ leg_start(struct sbx_exchange *ex, uint8_t attempt)
 		goto fail;
 	p->dialect->write_request(&ex->ask, t->model, ex->req.stream, &p->quirks, &leg->pieces);
 	assert(a->credential != UINT32_MAX); /* config gives every usable provider a credential, if only one without a secret */
-	rc = sbx_call_start(ex->world->lane[a->credential], ex->req.op, &leg->pieces, ex->req.stream, p->idempotency_key ? ex->idempotency_key : NULL, &call_ops, leg, &leg->call);
+	struct sbx_call_ask ask = {
+		.op = ex->req.op,
+		.model = t->model,
+		.stream = ex->req.stream,
+		.idempotency_key = p->idempotency_key ? ex->idempotency_key : NULL,
+		.body = &leg->pieces,
+	};
+	rc = sbx_call_start(ex->world->lane[a->credential], &ask, &call_ops, leg, &leg->call);
 	if (rc)
 		goto fail;
 	leg->world = sbx_world_get(ex->world);

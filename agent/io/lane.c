@@ -12,9 +12,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <signalbox/errors.h>
+
 #include "agent/keys.h"
 #include "client/buf.h"
 
+#define URL_MAX_BYTES 16384        /* a base URL and a query of the configuration's limits, and a model's name with every byte escaped */
 #define KEEPALIVE_IDLE_S 30
 #define IDLE_CONNECTION_MAX_S 30   /* below what providers and their load balancers keep an idle connection for */
 #define CONNECTION_LIFE_MAX_S 600  /* DNS changes and certificate rotations arrive within ten minutes */
@@ -196,6 +199,8 @@ lane_free(struct sbx_lane *lane)
 	sbx_headers_free(lane->headers);
 	for (int op = 0; op < SBX_OP__COUNT; op++)
 		free(lane->url[op]);
+	free(lane->base_url);
+	free(lane->query);
 	free(lane->warm_url);
 	free(lane->name);
 	free(lane->ca_file);
@@ -228,6 +233,8 @@ build_headers(struct sbx_lane *lane, const struct sbx_provider *p, const struct 
 	bool ok = add_header(&lane->headers, "Content-Type: application/json") &&
 	          add_header(&lane->headers, "Expect:") && /* no 100-continue: it costs a round trip */
 	          add_header(&lane->headers, "User-Agent: " USER_AGENT);
+	for (const char *const *h = p->dialect->headers; ok && h && *h; h++)
+		ok = add_header(&lane->headers, *h);
 	if (!ok || !credential || !credential->secret || p->auth == SBX_AUTH_NONE)
 		return ok;
 	const char *line = sbx_secret_header(credential->secret, p->auth);
@@ -241,10 +248,42 @@ url_of(const struct sbx_provider *p, const char *path)
 	return asprintf(&url, "%s%s%s%s", p->base_url, path, p->query ? "?" : "", p->query ? p->query : "") < 0 ? NULL : url;
 }
 
+int
+sbx_lane_set_url(const struct sbx_lane *lane, CURL *easy, const struct sbx_call_ask *ask)
+{
+	struct sbx_buf url;
+	if (!lane->path_of) {
+		assert(lane->url[ask->op]);
+		return curl_easy_setopt(easy, CURLOPT_URL, lane->url[ask->op]) ? -SBX_ENOMEM : 0;
+	}
+	sbx_buf_init(&url, URL_MAX_BYTES);
+	int rc = sbx_buf_append(&url, lane->base_url, strlen(lane->base_url));
+	if (rc == 0)
+		rc = lane->path_of(ask->op, ask->model, ask->stream, &url);
+	if (rc == 0 && lane->query) {
+		rc = sbx_buf_append(&url, memchr(url.data, '?', url.n) ? "&" : "?", 1);
+		if (rc == 0)
+			rc = sbx_buf_append(&url, lane->query, strlen(lane->query));
+	}
+	if (rc == 0)
+		rc = sbx_buf_append(&url, "", 1);
+	if (rc == 0 && curl_easy_setopt(easy, CURLOPT_URL, (const char *)url.data))
+		rc = -SBX_ENOMEM;
+	sbx_buf_fini(&url);
+	return rc ? -SBX_ENOMEM : 0; /* all of it is bounded below the limit */
+}
+
 static bool
 build_urls(struct sbx_lane *lane, const struct sbx_provider *p)
 {
-	for (int op = 0; op < SBX_OP__COUNT; op++)
+	lane->path_of = p->dialect->path_of;
+	if (lane->path_of) {
+		lane->base_url = strdup(p->base_url);
+		lane->query = p->query ? strdup(p->query) : NULL;
+		if (!lane->base_url || (p->query && !lane->query))
+			return false;
+	}
+	for (int op = 0; op < SBX_OP__COUNT && !lane->path_of; op++)
 		if (sbx_provider_does(p, (enum sbx_op)op)) {
 			lane->url[op] = url_of(p, p->dialect->path[op]);
 			if (!lane->url[op])

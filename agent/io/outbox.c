@@ -228,6 +228,7 @@ sbx_outbox_event(struct sbx_outbox *o, const struct sbx_hub_event *ev)
 	case SBX_HUB_FINISH:
 		put_finish(o, ev);
 		break;
+	case SBX_HUB_VECTOR: /* asked for as data alone */
 	case SBX_HUB_DETAIL: /* for clients of a dialect that has it, as data */
 	case SBX_HUB_LIFECYCLE:
 	case SBX_HUB_USAGE:

@@ -73,7 +73,7 @@ read_operation(struct sbx_submit *s, const struct sbx_value *v)
 			s->op = (enum sbx_op)op;
 			return NULL;
 		}
-	return "can only be \"chat\", \"completions\" or \"embeddings\" in this version";
+	return "can only be \"chat\", \"completions\", \"embeddings\" or \"count_tokens\" in this version";
 }
 
 static const char *
@@ -239,8 +239,8 @@ sbx_submit_read(const struct sbx_frame *frame, struct sbx_submit *ret_submit, en
 		return -SBX_EINVAL;
 	}
 	s.data |= s.as_http;
-	if (s.op == SBX_OP_EMBEDDINGS && (!s.data || s.stream)) {
-		(void)snprintf(why, why_bytes, "embeddings come in one piece, as reply \"data\"");
+	if ((s.op == SBX_OP_EMBEDDINGS || s.op == SBX_OP_COUNT_TOKENS) && (!s.data || s.stream)) {
+		(void)snprintf(why, why_bytes, "%s come in one piece, as reply \"data\"", s.op == SBX_OP_EMBEDDINGS ? "embeddings" : "counts of tokens");
 		return -SBX_EINVAL;
 	}
 	if (!s.body.n) {

@@ -509,10 +509,10 @@ enqueue(struct sbx_call *call)
 }
 
 int
-sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
-               const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
+sbx_call_start(struct sbx_lane *lane, const struct sbx_call_ask *ask, const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call)
 {
-	assert(!lane->closed && lane->url[op]);
+	const struct sbx_pieces *body = ask->body;
+	assert(!lane->closed);
 	bool flat = !lane->h2 && body->bytes <= FLAT_MAX_BYTES;
 	struct sbx_call *call = calloc(1, sizeof *call + (flat ? body->bytes : 0));
 	if (!call)
@@ -525,10 +525,10 @@ sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *b
 	call->body = body;
 	sbx_retry_after_init(&call->retry);
 	call->easy = sbx_lane_take(lane);
-	if (idempotency_key)
-		call->own_headers = sbx_lane_headers_with(lane, idempotency_key);
+	if (ask->idempotency_key)
+		call->own_headers = sbx_lane_headers_with(lane, ask->idempotency_key);
 	/* The URL is the one option of a call that is copied; a handle keeps it until the next call. */
-	if (!call->easy || (idempotency_key && !call->own_headers) || curl_easy_setopt(call->easy, CURLOPT_URL, lane->url[op])) {
+	if (!call->easy || (ask->idempotency_key && !call->own_headers) || sbx_lane_set_url(lane, call->easy, ask)) {
 		if (call->easy)
 			sbx_lane_give_back(lane, call->easy);
 		sbx_headers_free(call->own_headers);
@@ -542,7 +542,7 @@ sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *b
 	(void)curl_easy_setopt(e, CURLOPT_POSTFIELDS, call->flat); /* NULL: libcurl reads by callback */
 	(void)curl_easy_setopt(e, CURLOPT_HTTPHEADER, call->own_headers ? call->own_headers : lane->headers);
 	/* Events of a stream are small and buffers are held for its whole life; a whole answer is read in fewer pieces. */
-	(void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, stream ? 4096L : 16384L);
+	(void)curl_easy_setopt(e, CURLOPT_BUFFERSIZE, ask->stream ? 4096L : 16384L);
 	lane->u->stats.calls++;
 	enqueue(call);
 	*ret_call = call;

@@ -74,10 +74,16 @@ struct sbx_lane *sbx_lane_new(struct sbx_upstream *u, const struct sbx_provider 
 bool sbx_lane_multiplexes(const struct sbx_lane *lane); /* HTTP/2: one connection carries many calls */
 void sbx_lane_close(struct sbx_lane *lane); /* NULL is fine; freed when its last call has ended */
 
-/* Start a call of an operation that the provider has. body's pieces must stay valid until on_end or abort. idempotency_key NULL = none.
- * 0, or -SBX_ENOMEM, -SBX_EBUSY (descriptors); no callback comes before the next sbx_upstream_run(). */
-int sbx_call_start(struct sbx_lane *lane, enum sbx_op op, const struct sbx_pieces *body, bool stream, const char *idempotency_key,
-                   const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);
+/* What is asked for. */
+struct sbx_call_ask {
+	enum sbx_op op;                       /* one that the provider has */
+	const char *model;                    /* as the provider calls it; used during the start only */
+	bool stream;
+	const char *idempotency_key;          /* NULL = none; likewise */
+	const struct sbx_pieces *body;        /* its pieces stay valid until on_end or abort */
+};
+/* Start a call. 0, or -SBX_ENOMEM, -SBX_EBUSY (descriptors); no callback comes before the next sbx_upstream_run(). */
+int sbx_call_start(struct sbx_lane *lane, const struct sbx_call_ask *ask, const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);
 /* A call that only opens a connection, or keeps an idle one: a request without key or body that costs nothing. Only on_head and
  * on_end are called; it may be repeated by libcurl, and is counted among active calls, not among those started. Same returns. */
 int sbx_call_start_warm(struct sbx_lane *lane, const struct sbx_call_ops *ops, void *arg, struct sbx_call **ret_call);

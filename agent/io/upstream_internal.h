@@ -54,7 +54,9 @@ struct sbx_call {
 
 struct sbx_lane {
 	struct sbx_upstream *u;
-	char *url[SBX_OP__COUNT];        /* of each operation; NULL = the provider has it not */
+	char *url[SBX_OP__COUNT];        /* of each operation; NULL = the provider has it not, or the dialect's path_of says it */
+	int (*path_of)(enum sbx_op op, const char *model, bool stream, struct sbx_buf *out); /* the dialect's; NULL = url[] */
+	char *base_url, *query;          /* for path_of; query NULL = none */
 	char *warm_url;                  /* of a warm-up */
 	char *name;                      /* of the provider, for messages */
 	struct curl_slist *headers;      /* with the key; wiped before it is freed */
@@ -73,6 +75,8 @@ CURL *sbx_lane_take(struct sbx_lane *lane);
 CURL *sbx_lane_warm_handle(struct sbx_lane *lane); /* of a warm-up; the caller cleans it up */
 void sbx_lane_give_back(struct sbx_lane *lane, CURL *easy);
 void sbx_lane_release(struct sbx_lane *lane); /* one call less; frees a closed lane after its last */
+/* Sets the URL that the request goes to. 0, -SBX_ENOMEM. */
+int sbx_lane_set_url(const struct sbx_lane *lane, CURL *easy, const struct sbx_call_ask *ask);
 struct curl_slist *sbx_lane_headers_with(struct sbx_lane *lane, const char *idempotency_key);
 void sbx_headers_free(struct curl_slist *headers); /* wipes */
 

@@ -125,7 +125,7 @@
 	X(NOT_THERE, 10, "model unknown there") X(FAILED, 11, "provider fails") X(UNCERTAIN, 12, "silence after sending")      \
 	X(MIDSTREAM, 13, "streams break") X(CANCELLED, 14, "cancelled") X(LOCAL, 15, "this host's own failure")                \
 	X(PASSED_OVER, 16, "not tried")
-#define SBX_BOARD_AUTHS(X) X(NONE, 0, "none") X(BEARER, 1, "bearer") X(API_KEY, 2, "api-key")
+#define SBX_BOARD_AUTHS(X) X(NONE, 0, "none") X(BEARER, 1, "bearer") X(API_KEY, 2, "api-key") X(X_API_KEY, 3, "x-api-key")
 
 enum sbx_board_agent_state {
 #define X(name, number, word) SBX_BOARD_##name = number,

@@ -62,7 +62,7 @@ decode(const uint8_t *data, size_t bytes, unsigned how, bool pieces, struct run 
 	static const int statuses[] = {200, 200, 429, 500};
 	const struct sbx_dialect *dialect = sbx_dialect_find("openai-chat");
 	struct sbx_decode_opts opts = {
-		.op = (enum sbx_op)(bytes % SBX_OP__COUNT),
+		.op = (enum sbx_op)(bytes % SBX_OP_COUNT_TOKENS), /* the one that the dialect has not */
 		.quirks = {.no_finish = how & 4, .reasoning_apart = how & 8},
 		.choices = 1 + (how >> 4 & 1),
 		.stream = how & 32,

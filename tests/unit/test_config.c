@@ -129,7 +129,7 @@ static const struct mistake mistakes[] = {
 	{ "{\"listen\":{\"trusted_uids\":[65534]}}", { "listen.trusted_uids: 65534 is every user who is not known here" } },
 	{ "{\"listen\":{\"trusted_uids\":[\"no-such-user\"]}}", { "listen.trusted_uids: there is no user \"no-such-user\" on this host" } },
 	{ "{\"providers\":{\"x\":{\"base_url\":\"http://127.0.0.1\",\"key\":\"none\",\"operations\":[\"images\"]}}}",
-	  { "providers.x.operations: must be \"chat\", \"completions\" or \"embeddings\"" } },
+	  { "providers.x.operations: must be \"chat\", \"completions\", \"embeddings\" or \"count_tokens\"" } },
 	{ "{\"providers\":{\"x\":{\"base_url\":\"http://127.0.0.1\",\"key\":\"none\",\"operations\":\"chat\"}}}",
 	  { "providers.x.operations: must be an array" } },
 	/* store */
@@ -186,7 +186,7 @@ static const struct mistake mistakes[] = {
 	{ "{\"providers\":{" LOCAL ",\"ca_file\":\"/nonexistent/ca.pem\"}}}", { "providers.lan.ca_file: cannot be read" } },
 	{ "{\"providers\":{" LOCAL ",\"http\":\"3\"}}}", { "providers.lan.http: must be one of \"1.1\", \"2\", \"auto\"" } },
 	{ "{\"providers\":{" LOCAL ",\"auth\":\"beare\"}}}",
-	  { "providers.lan.auth: must be one of \"none\", \"bearer\", \"api-key\" (did you mean \"bearer\"?)" } },
+	  { "providers.lan.auth: must be one of \"none\", \"bearer\", \"api-key\", \"x-api-key\" (did you mean \"bearer\"?)" } },
 	{ "{\"providers\":{" LOCAL ",\"dialect\":\"openai\"}}}", { "providers.lan.dialect: unknown dialect \"openai\"" } },
 	{ "{\"providers\":{" LOCAL ",\"like\":\"gorq\"}}}", { "providers.lan.like: no known provider \"gorq\" (did you mean \"groq\"?)" } },
 	{ "{\"providers\":{" LOCAL ",\"quirks\":{\"no_finsh\":true}}}}", { "providers.lan.quirks: unknown member \"no_finsh\" (did you mean \"no_finish\"?)" } },

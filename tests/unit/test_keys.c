@@ -36,6 +36,7 @@ test_headers(void **state)
 	struct sbx_secret *s = secret("sk-0123456789");
 	assert_string_equal(sbx_secret_header(s, SBX_AUTH_BEARER), "Authorization: Bearer sk-0123456789");
 	assert_string_equal(sbx_secret_header(s, SBX_AUTH_API_KEY), "api-key: sk-0123456789");
+	assert_string_equal(sbx_secret_header(s, SBX_AUTH_X_API_KEY), "x-api-key: sk-0123456789");
 	assert_null(sbx_secret_header(s, SBX_AUTH_NONE));
 	assert_string_equal(sbx_secret_fingerprint(s), "5c85b6dd");
 	assert_ptr_equal(sbx_secret_get(s), s);

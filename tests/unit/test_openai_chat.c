@@ -205,6 +205,7 @@ note(void *arg, const struct sbx_hub_event *ev)
 		rc = sbx_buf_printf(out, "C%s%u[%.*s|%.*s|%.*s] ", choice, (unsigned)ev->index, (int)ev->id.n,
 				    ev->id.n ? ev->id.at : "", (int)ev->name.n, ev->name.n ? ev->name.at : "", TEXT);
 		break;
+	case SBX_HUB_VECTOR: rc = sbx_buf_printf(out, "V%u[%.*s] ", (unsigned)ev->index, TEXT); break;
 	case SBX_HUB_USAGE:
 		rc = sbx_buf_printf(out, "U[%lld/%lld/%lld %lld/%lld/%lld%s] ", (long long)u->prompt_tokens,
 				    (long long)u->completion_tokens, (long long)u->total_tokens, (long long)u->cached_tokens,

@@ -237,6 +237,48 @@ a_limit_is_an_answer(void **state)
 	sbx_buf_fini(&out);
 }
 
+/* As the other form, and back; what is no embedding is said to be none. */
+static void
+vectors_in_both_forms(void **state)
+{
+	(void)state;
+	static const struct {
+		const char *vector, *list, *base64; /* NULL = it is no embedding */
+	} rows[] = {
+		{ "[0, 1,-2.5]", "[0, 1,-2.5]", "\"AAAAAAAAgD8AACDA\"" },
+		{ "[0.1]", "[0.1]", "\"zczMPQ==\"" },
+		{ "[1e-3,0.25]", "[1e-3,0.25]", "\"bxKDOgAAgD4=\"" },
+		{ "\"zczMPQ==\"", "[0.100000001]", "\"zczMPQ==\"" },
+		{ "\"AAAAAAAAgD8AACDA\"", "[0,1,-2.5]", "\"AAAAAAAAgD8AACDA\"" },
+		{ "\"\\/\\/9\\/fw==\"", "[3.40282347e+38]", NULL }, /* escapes, as some write a slash */
+		{ "\"zczM\"", NULL, NULL },         /* three bytes */
+		{ "\"AADAfw==\"", NULL, NULL },     /* not a number */
+		{ "\"z-zMPQ==\"", NULL, NULL },
+	};
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+		for (int base64 = 0; base64 < 2; base64++) {
+			const char *want = base64 ? rows[i].base64 : rows[i].list;
+			const struct sbx_encode_opts opts = { .op = SBX_OP_EMBEDDINGS, .base64 = base64, .model = "m" };
+			const struct sbx_hub_event ev = { .kind = SBX_HUB_VECTOR, .index = 3, .text = sbx_span_of(rows[i].vector) }, told = USAGE;
+			struct sbx_buf out;
+			char body[256];
+			sbx_buf_init(&out, 4096);
+			struct sbx_encoder *e = sbx_dialect_openai_chat.encoder_new(&opts, &out);
+			int rc = sbx_dialect_openai_chat.encoder_event(e, &ev);
+			if (want || !base64) {
+				assert_int_equal(rc, want ? 0 : -SBX_ESYNTAX);
+				assert_int_equal(sbx_dialect_openai_chat.encoder_event(e, &told), rc);
+				assert_int_equal(sbx_dialect_openai_chat.encoder_end(e), rc);
+			}
+			(void)snprintf(body, sizeof body, "{\"object\":\"list\",\"data\":[{\"object\":\"embedding\",\"index\":3,\"embedding\":%s}],\"model\":\"m\","
+			               "\"usage\":{\"prompt_tokens\":20,\"total_tokens\":20}}", want ? want : "");
+			if (want)
+				assert_true(out.n == strlen(body) && memcmp(out.data, body, out.n) == 0);
+			sbx_dialect_openai_chat.encoder_free(e);
+			sbx_buf_fini(&out);
+		}
+}
+
 int
 main(void)
 {
@@ -245,6 +287,7 @@ main(void)
 		cmocka_unit_test(the_form_is_that_of_the_api),
 		cmocka_unit_test(details_go_to_their_choice),
 		cmocka_unit_test(a_limit_is_an_answer),
+		cmocka_unit_test(vectors_in_both_forms),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

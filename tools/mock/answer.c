@@ -1,18 +1,21 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the double answers to a request: which status, which kind of body, which
- * head.  The bodies themselves are in body.c, the events of a stream in
- * events.c; faults of time and of the wire in exchange.c and the transports.
+ * head.  How it is written is the dialect's business (dialect.h), the order of
+ * a stream's events events.c's; faults of time and of the wire are played in
+ * exchange.c and the transports.
  *
  * The text is deterministic: the words of text= (or "hello from NAME"), then
  * " t4 t5 ..." up to tokens=.  Two doubles of one --name say the same.
  */
-#include "tools/mock/answer.h"
+#include "tools/mock/dialect.h"
 
 #include <string.h>
-#include <strings.h>
 
 #define BIG_HEADER_BYTES ((size_t)16 << 10) /* of one line of big-headers: 64 of them make 1 MiB */
+
+/* The first that takes a path speaks; where none does, the first of all says so. */
+static const struct mock_dialect *const dialects[] = { &mock_openai, &mock_anthropic };
 
 static const struct mock_faults *healthy(void)
 {
@@ -37,44 +40,17 @@ static const char *type_of_text(const struct mock_text *text)
 	return "text/plain";
 }
 
-static bool ends_with(struct mock_span path, const char *tail)
-{
-	size_t n = strlen(tail);
-
-	return path.n >= n && memcmp(path.at + path.n - n, tail, n) == 0;
-}
-
-static bool span_is(struct mock_span span, const char *word)
-{
-	return span.n == strlen(word) && memcmp(span.at, word, span.n) == 0;
-}
-
-static bool key_fits(const struct mock_exchange *x, struct mock_span authorization)
-{
-	const char *key = x->mock->key;
-	size_t n;
-
-	if (key == NULL)
-		return true;
-	n = strlen(key);
-	if (authorization.n > 7 && strncasecmp(authorization.at, "Bearer ", 7) == 0) {
-		authorization.at += 7;
-		authorization.n -= 7;
-	}
-	return authorization.n == n && memcmp(authorization.at, key, n) == 0;
-}
-
 /* The answer is this error, whatever the rules say. */
 static void refuse(struct mock_exchange *x, int status, const char *message)
 {
 	x->answer.stage = MOCK_STAGE_END;
 	x->answer.status = status;
 	x->answer.content_type = "application/json";
-	mock_answer_fmt_error(&x->body, status, message);
+	x->dialect->fmt_error(&x->body, status, message);
 }
 
 /* Known once the request is read; the rest of x->answer is set by its kind. */
-static void choose_fixed(struct mock_exchange *x, void (*put)(struct mock_exchange *))
+static void choose_fixed(struct mock_exchange *x)
 {
 	const struct mock_faults *f = x->faults;
 	struct mock_answer *a = &x->answer;
@@ -98,7 +74,7 @@ static void choose_fixed(struct mock_exchange *x, void (*put)(struct mock_exchan
 		    "<body><h1>502 Bad gateway</h1></body></html>\n");
 		a->content_type = "text/html; charset=utf-8";
 	} else if (f->json_error) {
-		mock_answer_fmt_error(&x->body, f->error_status >= 0 ? (int)f->error_status : 503, NULL);
+		x->dialect->fmt_error(&x->body, f->error_status >= 0 ? (int)f->error_status : 503, NULL);
 	} else if (f->empty) {
 		a->content_type = NULL;
 	} else if (f->gzip) {
@@ -106,9 +82,9 @@ static void choose_fixed(struct mock_exchange *x, void (*put)(struct mock_exchan
 
 		mock_bytes_put(&x->body, mock_bytes_at(packed), packed->n);
 	} else if (a->status >= 400) {
-		mock_answer_fmt_error(&x->body, a->status, NULL);
+		x->dialect->fmt_error(&x->body, a->status, NULL);
 	} else {
-		put(x);
+		x->dialect->body(x);
 	}
 }
 
@@ -118,7 +94,7 @@ static bool wants_fixed(const struct mock_faults *f)
 		   f->json_error || f->empty || f->gzip || f->status >= 400;
 }
 
-/* A chat, or a completion. */
+/* What is generated. */
 static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 {
 	const struct mock_faults *f = x->faults;
@@ -129,18 +105,13 @@ static void choose_chat(struct mock_exchange *x, const struct mock_ask *ask)
 		a->text = (struct mock_span){ f->text.at, f->text.n };
 	a->n_tokens = f->tokens >= 0 ? f->tokens : mock_say_count_words(a);
 	a->n_choices = f->choices > 0 ? f->choices : ask->n_choices;
-	if (a->completion)
-		a->n_choices *= (int64_t)ask->n_inputs;
 	if (!ask->stream || wants_fixed(f)) {
-		choose_fixed(x, mock_body_completion);
+		choose_fixed(x);
 		return;
 	}
 	a->sse = true;
 	a->status = f->status >= 0 ? (int)f->status : 200;
-	a->content_type = "text/event-stream; charset=utf-8";
-	a->usage_asked = ask->include_usage;
-	mock_say_opening(x, &a->prefix, a->completion ? "text_completion" : "chat.completion.chunk");
-	mock_bytes_lit(&a->prefix, "\"choices\":[");
+	a->content_type = x->dialect->stream_type;
 	a->stage = MOCK_STAGE_ROLE;
 }
 
@@ -159,61 +130,57 @@ static const char *misfit(const struct mock_exchange *x, const struct mock_fault
 		return "goaway, refused-stream and rst-stream need HTTP/2.";
 	if (x->ops->is_h2 && (f->te_cl || f->drip_headers > 0))
 		return "te-cl and drip-headers need HTTP/1.1.";
-	if (x->answer.completion && (f->tool > 0 || f->reasoning > 0))
-		return "tool and reasoning need chat completions.";
-	return NULL;
+	return x->dialect->misfit != NULL ? x->dialect->misfit(x, f) : NULL;
+}
+
+/* The dialect of a path, which loses its query; false = it is nobody's. */
+static bool find_dialect(struct mock_exchange *x, struct mock_span path)
+{
+	const char *query = memchr(path.at, '?', path.n);
+
+	if (query != NULL)
+		path.n = (size_t)(query - path.at);
+	for (size_t i = 0; i < sizeof(dialects) / sizeof(dialects[0]); i++) {
+		x->dialect = dialects[i];
+		if (x->dialect->takes(path, &x->answer.op))
+			return true;
+	}
+	x->dialect = dialects[0];
+	return false;
 }
 
 void mock_answer_decide(struct mock_exchange *x, const struct mock_request *request)
 {
 	struct mock *mock = x->mock;
-	struct mock_span path = request->path;
-	const char *query = memchr(path.at, '?', path.n);
-	bool post = span_is(request->method, "POST");
+	bool known = find_dialect(x, request->path);
+	bool models = known && x->answer.op == MOCK_OP_MODELS, post = mock_span_is(request->method, "POST");
+	bool warm = models && mock_span_is(request->method, "HEAD"), fits = x->dialect->key_fits(x, request);
 	struct mock_ask ask;
-	const char *bad_json = NULL;
 	char error[256];
-	bool chat, completion, embeddings, models, warm;
+	int status = 0;
 
-	if (query != NULL)
-		path.n = (size_t)(query - path.at);
-	chat = ends_with(path, "/chat/completions");
-	completion = !chat && ends_with(path, "/completions");
-	embeddings = ends_with(path, "/embeddings");
-	models = ends_with(path, "/models");
-	warm = models && span_is(request->method, "HEAD");
 	ask.model[0] = '\0';
 	ask.n_model = 0;
 	ask.n_choices = 1;
 	ask.n_inputs = 0;
 	ask.stream = false;
-	if (post && (chat || completion || embeddings))
-		(void)mock_scan(request->body.at, request->body.n, &ask, &bad_json);
-	else if (models)
+	if (models)
 		ask.n_model = (size_t)snprintf(ask.model, sizeof(ask.model), "%s", warm ? MOCK_WARM : "/models");
+	else if (known && post)
+		status = x->dialect->read(x, request, &ask, error, sizeof(error));
 	(void)mock_date(mock);
-	x->answer.completion = completion;
 	x->faults = healthy();
 	x->entry = warm ? mock_log_add_warm(mock->log, x->conn, request)
 			: mock_log_add(mock->log, x->conn, x->conn->n_requests, request,
 			      (struct mock_span){ models ? NULL : ask.model, models ? 0 : ask.n_model }, ask.stream);
-	if (!warm && !key_fits(x, request->authorization)) {
+	if (!warm && !fits) {
 		refuse(x, 401, NULL);
-	} else if (!chat && !completion && !embeddings && !models) {
+	} else if (!known) {
 		refuse(x, 404, "Unknown path.");
-	} else if (!warm && span_is(request->method, models ? "GET" : "POST") == false) {
+	} else if (!warm && mock_span_is(request->method, models ? "GET" : "POST") == false) {
 		refuse(x, 405, NULL);
-	} else if (bad_json != NULL) {
-		(void)snprintf(error, sizeof(error), "We could not parse the JSON body of your request: %s.", bad_json);
-		refuse(x, 400, error);
-	} else if (ask.n_model == 0) {
-		refuse(x, 400, "You must provide a model parameter.");
-	} else if (chat && ask.n_messages == 0) {
-		refuse(x, 400, "Missing required parameter: 'messages'.");
-	} else if (completion && ask.n_inputs == 0) {
-		refuse(x, 400, "Missing required parameter: 'prompt'.");
-	} else if (embeddings && ask.n_inputs == 0) {
-		refuse(x, 400, "Missing required parameter: 'input'.");
+	} else if (status != 0) {
+		refuse(x, status, error);
 	} else if (mock_rules_find(mock->rules, ask.model, x->conn->n_requests > 1, &x->rule, error,
 	    sizeof(error)) < 0) {
 		refuse(x, 400, error);
@@ -222,19 +189,13 @@ void mock_answer_decide(struct mock_exchange *x, const struct mock_request *requ
 	} else {
 		if (x->rule != NULL)
 			x->faults = &x->rule->faults;
-		x->answer.n_choices = 1;
-		if (warm) {
-			choose_warm(x, key_fits(x, request->authorization));
-		} else if (chat || completion) {
+		x->answer.n_choices = ask.n_choices;
+		if (warm)
+			choose_warm(x, fits);
+		else if (x->answer.op == MOCK_OP_CHAT || x->answer.op == MOCK_OP_COMPLETION)
 			choose_chat(x, &ask);
-		} else if (embeddings) {
-			x->answer.base64 = ask.base64;
-			x->answer.dimensions = ask.dimensions;
-			x->answer.n_choices = (int64_t)ask.n_inputs;
-			choose_fixed(x, mock_body_embeddings);
-		} else {
-			choose_fixed(x, mock_body_models);
-		}
+		else
+			choose_fixed(x);
 	}
 }
 

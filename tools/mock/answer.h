@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What answer.c, body.c and events.c share: pieces of an answer, appended to
- * x->body unless `out` is given.
+ * What answer.c, body.c, events.c and the dialects share: pieces of an answer,
+ * appended to x->body unless `out` is given.
  */
 #ifndef SIGNALBOX_TOOLS_MOCK_ANSWER_H
 #define SIGNALBOX_TOOLS_MOCK_ANSWER_H
@@ -19,17 +19,16 @@ struct mock_span mock_say_token(const struct mock_answer *a, char buffer[static 
 void mock_say_span(struct mock_bytes *out, struct mock_span span);
 /* Reasoning deltas per choice. */
 int64_t mock_say_reasoning(const struct mock_exchange *x);
-/* "usage":{...} for that many completion tokens. */
-void mock_say_usage(struct mock_exchange *x, uint64_t completion);
+/* Of the prompt, as the faults have it. */
+uint64_t mock_say_prompt_tokens(const struct mock_exchange *x);
+uint64_t mock_say_cached_tokens(const struct mock_exchange *x);
 /* The finish_reason, "none" included; and whether it is said at all. */
-const char *mock_say_finish(const struct mock_exchange *x);
+const char *mock_say_finish(const struct mock_exchange *x, const char *usual, const char *of_tools);
 bool mock_says_finish(const struct mock_exchange *x);
-/* {"id":..,"object":..,"created":..,"model":.., */
-void mock_say_opening(struct mock_exchange *x, struct mock_bytes *out, const char *object);
+/* The whole text, token by token, as the inside of a JSON string. */
+void mock_say_whole_text(struct mock_exchange *x);
 
 /* Whole bodies. */
-void mock_body_completion(struct mock_exchange *x);
-void mock_body_embeddings(struct mock_exchange *x); /* answer.n_choices of them */
 void mock_body_models(struct mock_exchange *x);
 const struct mock_bytes *mock_body_bomb(void); /* packed; made once, never freed */
 

@@ -10,7 +10,7 @@
  * An exchange that ends lets go of its stream before the session is pumped:
  * pumping may close the stream.
  */
-#include "tools/mock/mock.h"
+#include "tools/mock/dialect.h"
 
 #include <nghttp2/nghttp2.h>
 #include <stdlib.h>
@@ -26,6 +26,8 @@ struct stream {
 	struct mock_exchange *x;     /* NULL before dispatch and after its end */
 	int32_t id;
 	char *method, *path, *authorization, *idempotency_key; /* owned; NULL = absent */
+	char *header[MOCK_REQUEST_HEADERS_MAX]; /* "name\0value", owned; those above included */
+	size_t n_headers;
 	struct mock_bytes in;        /* request body */
 	struct mock_bytes out;       /* answer body that nghttp2 has not taken */
 	size_t split;                /* largest DATA frame; 0 = no limit of ours */
@@ -98,6 +100,17 @@ static int on_header(nghttp2_session *session, const nghttp2_frame *frame, const
 		free(*member);
 		*member = strndup((const char *)value, n_value);
 	}
+	if (st->n_headers < MOCK_REQUEST_HEADERS_MAX && n_name > 0 && *name != ':') {
+		char *line = malloc(n_name + n_value + 2);
+
+		if (line == NULL)
+			return NGHTTP2_ERR_CALLBACK_FAILURE;
+		memcpy(line, name, n_name);
+		line[n_name] = '\0';
+		memcpy(line + n_name + 1, value, n_value);
+		line[n_name + 1 + n_value] = '\0';
+		st->header[st->n_headers++] = line;
+	}
 	return 0;
 }
 
@@ -151,6 +164,8 @@ static void free_stream(struct mock_h2 *h, struct stream *st)
 	free(st->path);
 	free(st->authorization);
 	free(st->idempotency_key);
+	for (size_t i = 0; i < st->n_headers; i++)
+		free(st->header[i]);
 	mock_bytes_fini(&st->in);
 	mock_bytes_fini(&st->out);
 	free(st);
@@ -245,7 +260,13 @@ static void dispatch_ready(struct mock_conn *conn)
 			.authorization = span_of(st->authorization),
 			.idempotency_key = span_of(st->idempotency_key),
 			.body = { mock_bytes_at(&st->in), st->in.n },
+			.n_headers = st->n_headers,
 		};
+
+		for (size_t i = 0; i < st->n_headers; i++)
+			request.header[i] = (struct mock_header){ span_of(st->header[i]), span_of(st->header[i] + strlen(st->header[i]) + 1) };
+		if (st->authorization == NULL)
+			request.authorization = mock_request_header(&request, "x-api-key");
 
 		h->ready = st->ready_next;
 		st->ready_next = NULL;

@@ -85,6 +85,8 @@ static bool holds(struct mock_span value, const char *token)
 
 static int take_header(struct head_in *head, struct mock_span name, struct mock_span value)
 {
+	if (head->request.n_headers < MOCK_REQUEST_HEADERS_MAX)
+		head->request.header[head->request.n_headers++] = (struct mock_header){ name, value };
 	switch (name.n) {
 	case 6:
 		if (name_is(name, "expect"))
@@ -92,6 +94,10 @@ static int take_header(struct head_in *head, struct mock_span name, struct mock_
 		break;
 	case 7:
 		if (name_is(name, "api-key") && head->request.authorization.n == 0)
+			head->request.authorization = value;
+		break;
+	case 9:
+		if (name_is(name, "x-api-key") && head->request.authorization.n == 0)
 			head->request.authorization = value;
 		break;
 	case 10:

@@ -32,11 +32,13 @@
 #define MOCK_REQUEST_BODY_MAX ((size_t)64 << 20) /* twice the agent's own limit */
 #define MOCK_BACKLOG_HIGH ((size_t)64 << 10)     /* unsent answer bytes at which an exchange waits */
 #define MOCK_LISTENERS_MAX 16
+#define MOCK_REQUEST_HEADERS_MAX 32 /* kept of a request: clients send about ten */
 #define MOCK_HEADERS_MAX 128 /* of an answer: 64 of big-headers, 16 of header=, and our own */
 
 struct mock;
 struct mock_conn;
 struct mock_exchange;
+struct mock_dialect; /* dialect.h */
 struct ssl_st;     /* SSL */
 struct ssl_ctx_st; /* SSL_CTX */
 
@@ -44,9 +46,15 @@ struct ssl_ctx_st; /* SSL_CTX */
 
 enum mock_state { MOCK_OPEN, MOCK_ANSWERED, MOCK_CLIENT_CLOSED, MOCK_CUT, MOCK_STATE__COUNT };
 
+struct mock_header {
+	struct mock_span name, value;
+};
+
 /* A request as a transport saw it; everything borrowed until mock_exchange_begin() returns. */
 struct mock_request {
 	struct mock_span method, path, authorization, idempotency_key, body;
+	struct mock_header header[MOCK_REQUEST_HEADERS_MAX]; /* as they came; more are dropped */
+	size_t n_headers;
 };
 
 /* One line of the log; owned by the log, or by its exchange once the log forgot it. */
@@ -108,10 +116,6 @@ struct mock_rule *mock_rules_find_accept(struct mock_rules *rules);
 
 /* ---- answer.c ------------------------------------------------------------- */
 
-struct mock_header {
-	struct mock_span name, value;
-};
-
 /* A response head, as data for either transport; spans live as long as the call that gets it. */
 struct mock_head {
 	int status;
@@ -127,12 +131,15 @@ enum mock_stage {
 	MOCK_STAGE_USAGE, MOCK_STAGE_DONE, MOCK_STAGE_END
 };
 
+/* What is asked for. */
+enum mock_op { MOCK_OP_CHAT, MOCK_OP_COMPLETION, MOCK_OP_EMBEDDINGS, MOCK_OP_COUNT_TOKENS, MOCK_OP_MODELS };
+
 /* The answer's own part of an exchange. */
 struct mock_answer {
 	enum mock_stage stage;
 	int status;
 	const char *content_type;   /* borrowed; NULL = none */
-	struct mock_bytes prefix;   /* of every chunk, up to and with "choices":[ */
+	struct mock_bytes prefix;   /* what all events of a stream begin with, where there is such a thing */
 	struct mock_span text;      /* borrowed from the rule or the process */
 	size_t text_at;             /* bytes of text already said */
 	int64_t n_tokens;           /* content tokens to say */
@@ -143,7 +150,9 @@ struct mock_answer {
 	uint64_t wait_ns;           /* out: how long to wait before the next step */
 	uint64_t tokens_in_hand;    /* out: content tokens in the bytes just made */
 	bool last_chunk;            /* out: the bytes just made are the ones bad-chunk breaks */
-	bool completion;            /* of the older completions: its choices have a text, and no message */
+	enum mock_op op;
+	int64_t block;              /* of an answer made of blocks: the number of the next */
+	char block_open;            /* which kind is; 0 = none */
 	bool base64;                /* embeddings */
 	int64_t dimensions;         /* embeddings; 0 = as many as usual */
 	bool sse;                   /* a stream of events; else one fixed body */
@@ -158,7 +167,7 @@ void mock_answer_head(struct mock_exchange *x, struct mock_head *ret_head);
 bool mock_answer_next(struct mock_exchange *x);
 /* How long a fixed answer takes before its head. */
 uint64_t mock_answer_work_ns(const struct mock_exchange *x);
-/* An error body in OpenAI's shape. */
+/* An error body in OpenAI's shape: of what is no request to a dialect. */
 void mock_answer_fmt_error(struct mock_bytes *out, int status, const char *message);
 
 /* ---- exchange.c ----------------------------------------------------------- */
@@ -189,6 +198,7 @@ struct mock_exchange {
 	struct mock_conn *conn;
 	const struct mock_transport_ops *ops;
 	void *stream;                    /* the transport's own */
+	const struct mock_dialect *dialect; /* set by mock_answer_decide() */
 	struct mock_rule *rule;          /* referenced; NULL = healthy or refused */
 	const struct mock_faults *faults;
 	struct mock_entry *entry;
