@@ -240,8 +240,8 @@ feed_body(struct sbx_decoder *d, const char *bytes, size_t n)
 
 /* ==== the row ==== */
 
-static void
-decoder_free(struct sbx_decoder *d)
+void
+sbx_openai_chat_decoder_free(struct sbx_decoder *d)
 {
 	if (!d)
 		return;
@@ -251,8 +251,8 @@ decoder_free(struct sbx_decoder *d)
 	free(d);
 }
 
-static struct sbx_decoder *
-decoder_new(const struct sbx_decode_opts *opts, struct sbx_json_scratch *scratch, sbx_hub_fn *emit_fn, void *arg)
+struct sbx_decoder *
+sbx_openai_chat_decoder_new(const struct sbx_decode_opts *opts, struct sbx_json_scratch *scratch, sbx_hub_fn *emit_fn, void *arg)
 {
 	struct sbx_decoder *d = calloc(1, sizeof *d);
 	if (!d)
@@ -267,8 +267,8 @@ decoder_new(const struct sbx_decode_opts *opts, struct sbx_json_scratch *scratch
 	return d;
 }
 
-static void
-decoder_head(struct sbx_decoder *d, int status, const char *content_type)
+void
+sbx_openai_chat_decoder_head(struct sbx_decoder *d, int status, const char *content_type)
 {
 	(void)content_type; /* see the head of this file */
 	if (status >= 200 && status < 300)
@@ -277,8 +277,8 @@ decoder_head(struct sbx_decoder *d, int status, const char *content_type)
 	d->form = FORM_ERROR_BODY;
 }
 
-static void
-decoder_feed(struct sbx_decoder *d, const char *bytes, size_t n)
+void
+sbx_openai_chat_decoder_feed(struct sbx_decoder *d, const char *bytes, size_t n)
 {
 	if (d->form == FORM_UNDECIDED) {
 		while (n > 0 && memchr(" \t\r\n\xef\xbb\xbf", *bytes, 7)) { /* the last three: a byte order mark */
@@ -295,8 +295,8 @@ decoder_feed(struct sbx_decoder *d, const char *bytes, size_t n)
 		feed_body(d, bytes, n);
 }
 
-static void
-decoder_end(struct sbx_decoder *d)
+void
+sbx_openai_chat_decoder_end(struct sbx_decoder *d)
 {
 	switch (d->form) {
 	case FORM_STREAM: end_stream(d); break;
@@ -308,8 +308,8 @@ decoder_end(struct sbx_decoder *d)
 	sbx_buf_fini(&d->body);
 }
 
-static uint32_t
-decoder_malformed(const struct sbx_decoder *d)
+uint32_t
+sbx_openai_chat_decoder_malformed(const struct sbx_decoder *d)
 {
 	return d->n_malformed;
 }
@@ -324,12 +324,12 @@ const struct sbx_dialect sbx_dialect_openai_chat = {
 	.models_path = "/models",
 	.read_request = sbx_openai_chat_read_request,
 	.write_request = sbx_openai_chat_write_request,
-	.decoder_new = decoder_new,
-	.decoder_free = decoder_free,
-	.decoder_head = decoder_head,
-	.decoder_feed = decoder_feed,
-	.decoder_end = decoder_end,
-	.decoder_malformed = decoder_malformed,
+	.decoder_new = sbx_openai_chat_decoder_new,
+	.decoder_free = sbx_openai_chat_decoder_free,
+	.decoder_head = sbx_openai_chat_decoder_head,
+	.decoder_feed = sbx_openai_chat_decoder_feed,
+	.decoder_end = sbx_openai_chat_decoder_end,
+	.decoder_malformed = sbx_openai_chat_decoder_malformed,
 	.encoder_new = sbx_openai_chat_encoder_new,
 	.encoder_event = sbx_openai_chat_encoder_event,
 	.encoder_end = sbx_openai_chat_encoder_end,

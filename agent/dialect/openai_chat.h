@@ -57,6 +57,15 @@ void sbx_openai_chat_write_request(const struct sbx_ask *ask, const char *model,
 int sbx_openai_chat_write_error(enum sbx_code code, const char *message, const char *param, const struct sbx_provider_error *said,
 				struct sbx_buf *out);
 
+/* The decoder, also of dialects whose answers are the same. */
+struct sbx_decoder *sbx_openai_chat_decoder_new(const struct sbx_decode_opts *opts, struct sbx_json_scratch *scratch, sbx_hub_fn *emit_fn,
+						void *arg);
+void sbx_openai_chat_decoder_free(struct sbx_decoder *d);
+void sbx_openai_chat_decoder_head(struct sbx_decoder *d, int status, const char *content_type);
+void sbx_openai_chat_decoder_feed(struct sbx_decoder *d, const char *bytes, size_t n);
+void sbx_openai_chat_decoder_end(struct sbx_decoder *d);
+uint32_t sbx_openai_chat_decoder_malformed(const struct sbx_decoder *d);
+
 /* Reads a usage object. False when it says nothing. */
 bool sbx_openai_chat_read_usage(struct sbx_span usage, const struct sbx_quirks *quirks, struct sbx_usage *ret_usage);
 
