@@ -2,6 +2,7 @@
 /*
  * test_ingress.c -- what a door for other protocols needs of the agent: every operation, and bodies that speak for themselves.
  */
+#include "tests/e2e/control.h"
 #include "tests/e2e/harness.h"
 
 #include <setjmp.h>
@@ -540,16 +541,13 @@ each_tenant_has_half_of_what_may_be_in_flight(void **state)
 static bool
 file_has(const struct world *w, const char *name, const char *text)
 {
-	char path[256], *bytes = NULL;
-	size_t n;
+	char path[256];
+	size_t n = 0;
 	(void)snprintf(path, sizeof path, "%s/%s", w->dir, name);
-	FILE *f = fopen(path, "r");
-	assert_non_null(f);
-	ssize_t got = getdelim(&bytes, &(size_t){ 0 }, EOF, f); /* no byte is EOF: all of it */
-	n = got > 0 ? (size_t)got : 0;
-	bool has = n && memmem(bytes, n, text, strlen(text));
+	char *bytes = read_whole(path, &n);
+	assert_non_null(bytes);
+	bool has = memmem(bytes, n, text, strlen(text));
 	free(bytes);
-	(void)fclose(f);
 	return has;
 }
 
